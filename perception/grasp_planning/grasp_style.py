@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-PINCH_M, POWER_M = 0.03, 0.06
-"""Objects up to the first height are pinched, from the second on grasped with the whole hand."""
+STYLE_HEIGHTS_M = (0.06, 0.03)
+"""Height of objects from which on they are grasped with the whole hand, and up to which they are pinched."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,20 @@ class GraspStyle:
             getattr(self, item.name)[rows] = getattr(styles, item.name)
 
 
-def blend(power: GraspStyle, pinch: GraspStyle, height_m: Tensor) -> GraspStyle:
+def blend(
+    power: GraspStyle, pinch: GraspStyle, height_m: Tensor, style_heights_m: tuple[float, float] = STYLE_HEIGHTS_M
+) -> GraspStyle:
     """Return the styles for objects with these heights (env,) over the table."""
-    return interpolate(power, pinch, power_share(height_m))
+    return interpolate(power, pinch, power_share(height_m, style_heights_m))
 
 
-def power_share(height_m: Tensor) -> Tensor:
-    """Return the share of the power grasp for objects with these heights over the table [m], 0 to 1."""
-    return ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0)
+def power_share(height_m: Tensor, style_heights_m: tuple[float, float] = STYLE_HEIGHTS_M) -> Tensor:
+    """Return the share of the power grasp for objects with these heights over the table [m], 0 to 1.
+
+    `style_heights_m`: of the hand, (power, pinch).
+    """
+    power_m, pinch_m = style_heights_m
+    return ((height_m - pinch_m) / (power_m - pinch_m)).clamp(0.0, 1.0)
 
 
 def interpolate(power: GraspStyle, pinch: GraspStyle, share: Tensor) -> GraspStyle:

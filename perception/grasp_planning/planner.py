@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.candidates import candidates
-from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, blend, interpolate
+from dexgrasp.perception.grasp_planning.grasp_style import STYLE_HEIGHTS_M, GraspStyle, blend, interpolate
 from dexgrasp.perception.grasp_planning.scoring import (
+    FINGER_M,
     FREE_M,
     ScoreCfg,
     ScoredCandidates,
@@ -76,6 +77,7 @@ def plan_pregrasp(
     standoff_m: float = 0.15,
     clearance_m: float = 0.09,
     rolls: int = 16,
+    style_heights_m: tuple[float, float] = STYLE_HEIGHTS_M,
 ) -> Pregrasp:
     """Return the pre-grasp for visible points (env, point, 3) and a camera (env, 3), world frame.
 
@@ -94,7 +96,7 @@ def plan_pregrasp(
     y = torch.linalg.cross(fingers, normal)
     top = _top(-((points_w - centre[:, None]) @ normal[..., None]).squeeze(-1))
     distance = torch.clamp(top + clearance_m, min=standoff_m)
-    style = blend(power, pinch, _top(points_w[..., 2]))
+    style = blend(power, pinch, _top(points_w[..., 2]), style_heights_m)
     pos = centre - normal * distance[:, None] - y * style.offset_y_m[:, None] - fingers * style.offset_z_m[:, None]
     quat = quat_from_matrix(torch.stack([normal, y, fingers], dim=-1))
     return Pregrasp(
@@ -166,11 +168,12 @@ def best_pregrasp(
     standoff_m: float = 0.15,
     clearance_m: float = 0.09,
     failed_grasps: Tensor | None = None,
+    finger_m: float = FINGER_M,
 ) -> Pregrasp:
     """Return the best pre-grasp for visible points (env, point, 3) and a camera (env, 3), world frame.
 
     `kinds`: kinds of approach (candidates.py); None: all. `failed_grasps` (env, grasp, DESCRIPTOR_SIZE): descriptors of
-    grasps to avoid (scoring.py). Other arguments: see `plan_pregrasp`.
+    grasps to avoid (scoring.py). `finger_m`: half the thickness of a finger. Other arguments: see `plan_pregrasp`.
     """
     found = candidates(points_w.float(), camera_pos_w.float(), roll_offset_rad.float(), tilt_rad.float(), kinds)
     few_w = points_w[:, :SCORED_POINTS].float()
@@ -178,7 +181,8 @@ def best_pregrasp(
     for share in STYLE_SHARES:
         style = interpolate(power, pinch, points_w.new_full(points_w.shape[:1], share))
         hand_p = open_hand_keypoints(style.open_pose)[:, 1:].float()
-        by_style.append(score_candidates(few_w, found, _single(style), share, hand_p, cfg or ScoreCfg()))
+        fit = score_candidates(few_w, found, _single(style), share, hand_p, cfg or ScoreCfg(), finger_m)
+        by_style.append(fit)
     joined, number = ScoredCandidates.join(by_style), len(found.kind)
     start_m = torch.clamp(found.top_m + clearance_m, min=standoff_m).repeat(1, len(STYLE_SHARES))  # from the target
     depth_m = (start_m - joined.ahead_m).clamp(min=0.0)

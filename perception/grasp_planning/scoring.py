@@ -49,7 +49,7 @@ SLAB_M, PAST_TIPS_M = 0.045, 0.03
 """Points this far to the side of the fingers' middle, and this far beyond their tips, are near the fingers."""
 
 FINGER_M = 0.012
-"""Half the thickness of a finger."""
+"""Half the thickness of a finger of hands that do not state it."""
 
 FAR_M = 1e30
 """Distance that stands for infinity where 0 is multiplied by it."""
@@ -117,11 +117,18 @@ class ScoredCandidates:
 
 
 def score_candidates(
-    points_w: Tensor, candidates: Candidates, style: GraspStyle, share: float, hand_p: Tensor, cfg: ScoreCfg
+    points_w: Tensor,
+    candidates: Candidates,
+    style: GraspStyle,
+    share: float,
+    hand_p: Tensor,
+    cfg: ScoreCfg,
+    finger_m: float = FINGER_M,
 ) -> ScoredCandidates:
     """Return the palm positions and scores of the candidates with a style (fields with a leading (env,)).
 
-    `points_w` (env, point, 3); `hand_p` (env, keypoint, 3): the open hand in the palm frame.
+    `points_w` (env, point, 3); `hand_p` (env, keypoint, 3): the open hand in the palm frame; `finger_m`: half the
+    thickness of its fingers.
     """
     middle = torch.stack([style.offset_y_m, style.offset_z_m], dim=-1)[:, None]  # (env, 1, 2) across the approach
     ahead = candidates.top_m + style.gap_m[:, None]
@@ -129,7 +136,7 @@ def score_candidates(
     palm_w = candidates.target_w - (candidates.axes_w @ offset[..., None]).squeeze(-1)
     points_p = (points_w[:, None] - palm_w[:, :, None]) @ candidates.axes_w
     down = -candidates.axes_w[..., 2, 0]
-    floor = _floor(candidates, style, hand_p, down)
+    floor = _floor(candidates, style, hand_p, down, finger_m)
     blocked = _blocked(points_p, hand_p)
     score = _fit(points_w, points_p, share, cfg) - cfg.crush * _crush(points_p, hand_p, middle)
     off_centre = (points_p[..., 2].mean(dim=-1) - middle[..., 1]).abs()
@@ -150,14 +157,14 @@ def _fit(points_w: Tensor, points_p: Tensor, share: float, cfg: ScoreCfg) -> Ten
     )
 
 
-def _floor(candidates: Candidates, style: GraspStyle, hand_p: Tensor, down: Tensor) -> Tensor:
+def _floor(candidates: Candidates, style: GraspStyle, hand_p: Tensor, down: Tensor, finger_m: float) -> Tensor:
     """Return the least palm height (env, cand) over the table.
 
     For a level hand it comes from the style; a slanted hand keeps its lower side off the table.
     """
     level = style.floor_m[:, None].expand_as(down)
     reach = -(hand_p[..., 1:] @ candidates.axes_w[..., 2, 1:].transpose(1, 2)).amin(dim=1)  # (env, cand) below the palm
-    slanted = FLOOR_SHARE * level * down + reach.clamp(min=0.0) + FINGER_M
+    slanted = FLOOR_SHARE * level * down + reach.clamp(min=0.0) + finger_m
     return torch.where(candidates.kind == SLANTED, slanted, level)
 
 

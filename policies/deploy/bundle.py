@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
 from dexgrasp.policies.deploy import signature
-from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
+from dexgrasp.policies.deploy.contract import SCHEMA, Contract, GraspContract, upgrade_schema_3
 from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit, is_known_hand
 from dexgrasp.utils.number_arrays import parse_npz
 from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
@@ -201,6 +201,8 @@ def write_contract(folder: Path, contract: Contract) -> None:
     values: dict[str, Any] = {"schema": contract.schema} | as_dict(contract)
     if not contract.hand.coupled:  # as before there were coupled hands
         del values["hand"]["coupled"]
+    if contract.grasp.finger_m == GraspContract.finger_m:  # as before hands stated it
+        del values["grasp"]["finger_m"]
     values["sha256"] = contract_sha256(values)
     (folder / CONTRACT).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (folder / signature.SIGNATURE).unlink(missing_ok=True)

@@ -297,11 +297,13 @@ class GraspContract:
     pinch: GraspStyleContract
     """Style for objects of at most `pinch_m`."""
     pinch_m: Length
-    """Object width up to which the grasp is a pinch."""
+    """Height of objects up to which the grasp is a pinch."""
     power_m: Length
-    """Object width from which on the grasp is a power grasp; blended in between."""
+    """Height of objects from which on the grasp is a power grasp; blended in between."""
     pregrasp: PregraspContract
     """Pre-grasp rule."""
+    finger_m: Length = 0.012
+    """Half the thickness of a finger."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class DeployableController(nn.Module):
         self._hand_features = HandFeatures(hand.kinematics().to(torch.float64), *palm)
         self._law = ControlLaw(
             scales=cfg.scales,
-            scripted_grasp=cfg.active_scripted_grasp,
+            scripted_grasp=cfg.active_scripted_grasp(hand),
             wrist=cfg.wrist,
             step_s=self.step_s,
             motor_lower=torch.tensor(hand.motor_lower),

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp import configs
-from dexgrasp.perception.grasp_planning import grasp_style, planner
+from dexgrasp.perception.grasp_planning import planner
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
@@ -248,7 +248,7 @@ def make_contract(checkpoint: Checkpoint, controller: DeployableController) -> C
     facts = collect_facts(None)
     return Contract(
         hand=_hand(checkpoint.hand),
-        control=_control(checkpoint.task),
+        control=_control(checkpoint.task, checkpoint.hand),
         camera=_camera(checkpoint.task.camera, controller.points),
         grasp=_grasp(checkpoint.hand),
         graph=_graph(controller),
@@ -276,9 +276,9 @@ def _hand(hand: HandSpec) -> HandContract:
     )
 
 
-def _control(cfg: TaskCfg) -> ControlContract:
+def _control(cfg: TaskCfg, hand: HandSpec) -> ControlContract:
     grasp, lift, _ = cfg.phase_steps
-    script = cfg.active_scripted_grasp
+    script = cfg.active_scripted_grasp(hand)
     return ControlContract(
         rate_hz=cfg.rate_hz,
         grasp_steps=grasp,
@@ -326,9 +326,10 @@ def _grasp(hand: HandSpec) -> GraspContract:
     return GraspContract(
         power=_style(hand.power),
         pinch=_style(hand.pinch),
-        pinch_m=grasp_style.PINCH_M,
-        power_m=grasp_style.POWER_M,
+        pinch_m=hand.style_heights_m[1],
+        power_m=hand.style_heights_m[0],
         pregrasp=PregraspContract(**{name: rule[name].default for name in ("standoff_m", "clearance_m", "rolls")}),
+        finger_m=hand.finger_m,
     )
 
 

@@ -10,13 +10,15 @@ from typing import Literal
 from PIL import Image
 
 from dexgrasp import assets
-from dexgrasp.sim.hand_setup.checks import check_hand
+from dexgrasp.sim.hand_setup.checks import check_hand, overlapping_bodies
 from dexgrasp.sim.hand_setup.draft import draft_hand
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
 from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.picture import draw_hand
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.hand_file import read_hand_file
+from dexgrasp.sim.robots.hand_model import PALM
 from dexgrasp.sim.robots.models.model_sources import find_hand
 from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import PARTIAL, write_bytes
@@ -75,8 +77,16 @@ def new(cfg: NewHandCfg) -> None:
             draft = draft_hand(model, first.parent, side=side, root=cfg.root, thumb=cfg.thumb, name=cfg.name)
             first.write_text(hand_yaml_text(replace(draft, source=f"drafted from {cfg.model}")), encoding="utf-8")
             hand = HandSpec.load(first, side=draft.side)
+            overlaps = overlapping_bodies(hand)
+            if overlaps:
+                root = {PALM: draft.root}
+                pairs = tuple((root.get(one, one), root.get(other, other)) for one, other in overlaps)
+                first.write_text(hand_yaml_text(replace(read_hand_file(first), exclude=pairs)), encoding="utf-8")
+                hand = HandSpec.load(first, side=draft.side)
             text = hand_yaml_text(with_styles(first, hand, opposed_styles(hand), out))
         write_bytes(out / "hand.yaml", text.encode())
+        for (one, other), depth in overlaps.items():
+            print(f"exclude: {one} and {other} overlap by {1000 * depth:.1f} mm in the model; they do not collide")
         print(f"written: {out / 'hand.yaml'}")
         check(CheckHandCfg(hand=str(out), side=draft.side, out=str(out / "hand.png")))
         given = "" if draft.side == "right" else f" side={draft.side}"

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +15,15 @@ from dexgrasp.sim.hand_setup.grip import SCRIPT, Grip, grips
 from dexgrasp.sim.hand_setup.hand_probe import ClosingPath, HandProbe
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
+from dexgrasp.sim.robots.hand_model import PALM
 
 Level = Literal["ok", "odd", "wrong"]
 Array = NDArray[np.float64]
 
 SELF_CONTACT_M = {"odd": 0.001, "wrong": 0.005}
 """Depth of contacts within the open hand from which it is odd or wrong."""
+OVERLAP_POSES = 12
+"""Random poses that tell parts that always overlap from fingers that meet."""
 MEETING_M = {"odd": 0.03, "wrong": 0.08}
 """Least distance of thumb and fingers while closing from which it is odd or wrong: smaller objects are not held."""
 APERTURE_M = {"odd": 0.07, "wrong": 0.04}
@@ -74,6 +76,22 @@ def check_hand(hand: HandSpec) -> list[Finding]:
     return [*found, *_tip_forces(probe)]
 
 
+def overlapping_bodies(hand: HandSpec) -> dict[tuple[str, str], float]:
+    """Return the depths [m] of pairs of bodies that overlap at rest or open, and in half of all poses."""
+    probe, limit = HandProbe(hand), SELF_CONTACT_M["odd"]
+    found: dict[tuple[str, str], float] = {}
+    for pose in (hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), probe.rest_pose()):
+        probe.pose(pose)
+        found |= {pair: depth for pair, depth in probe.overlaps().items() if depth > limit}
+    times = dict.fromkeys(found, 0)
+    random = np.random.default_rng(0)
+    for _ in range(OVERLAP_POSES if found else 0):
+        probe.pose(hand.motors.joint_positions(random.uniform(hand.motor_lower, hand.motor_upper)))
+        now = probe.overlaps()
+        times = {pair: count + (now.get(pair, 0.0) > limit) for pair, count in times.items()}
+    return {pair: depth for pair, depth in found.items() if 2 * times[pair] >= OVERLAP_POSES}
+
+
 def _masses(probe: HandProbe) -> Iterator[Finding]:
     hand = probe.hand
     joints, motors = len(hand.joint_names), len(hand.motors.names)
@@ -83,9 +101,15 @@ def _masses(probe: HandProbe) -> Iterator[Finding]:
 
 def _open_pose(probe: HandProbe, style: str) -> Iterator[Finding]:
     probe.pose(getattr(probe.hand, style).open_pose.numpy())
-    depth, bodies = probe.deepest_contact()
+    overlaps = probe.overlaps()
+    depth = probe.deepest_contact()
     level = _level(depth, SELF_CONTACT_M)
-    advice = f": {bodies} overlap; change open, or exclude the pair in hand.yaml" if level != "ok" else ""
+    pairs = [
+        "[" + ", ".join(probe.hand.root if body == PALM else body for body in pair) + "]"
+        for pair, deep in overlaps.items()
+        if deep >= SELF_CONTACT_M["odd"]
+    ]
+    advice = f"; change open, or state exclude: [{', '.join(pairs)}]" if level != "ok" else ""
     yield Finding(level, f"{style}: self-contact", f"{1000 * depth:.1f} mm in the open pose{advice}")
 
 
@@ -142,7 +166,10 @@ def _closing(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Findin
         text += ": its motors have closing 0, or start at their limit; change closing or open"
     if thumb_stands or all_stand:
         which = "the thumb stands" if thumb_stands else "all fingers stand"
-        level, text = "wrong", f"{which} still: its motors have closing 0, or start at their limit; change closing or open"
+        level, text = (
+            "wrong",
+            f"{which} still: its motors have closing 0, or start at their limit; change closing or open",
+        )
     elif _opens(path):
         level, text = "wrong", "thumb and fingers part from each other: change the signs of closing"
     yield Finding(level, f"{style}: closing", text)
@@ -157,7 +184,8 @@ def _opposition(style: str, path: ClosingPath) -> Iterator[Finding]:
     angle = _meeting_angle(path)
     level = max(_level(nearest, MEETING_M), _level(angle, ANGLE_RAD), key=_LEVELS.index)
     advice = "" if level == "ok" else "; smaller objects are not held: change the thumb's open pose or closing"
-    text = f"thumb and fingers come as near as {100 * nearest:.1f} cm, {np.rad2deg(angle):.0f} deg off the line between them"
+    degrees = f"{np.rad2deg(angle):.0f} deg off the line between them"
+    text = f"thumb and fingers come as near as {100 * nearest:.1f} cm, {degrees}"
     yield Finding(level, f"{style}: opposition", f"{text}{advice}")
 
 
@@ -217,12 +245,12 @@ def _grip(hand: HandSpec, style: str) -> Iterator[Finding]:
 def _why_lost(trials: list[Grip]) -> str:
     """Return what the contacts of failed trials have in common, and what to change."""
     lost = [trial for trial in trials if not trial.held]
-    thumb, fingers = (sum(force > 0.05 for force in side) for side in zip(*((t.thumb_n, t.fingers_n) for t in lost)))
+    thumb, fingers = sum(trial.thumb_n > 0.05 for trial in lost), sum(trial.fingers_n > 0.05 for trial in lost)
     if max(thumb, fingers) < len(lost) / 2:
-        return "most are missed or pushed away; look at the picture, correct offset_y_m, offset_z_m, gap_m and open, or run hands tune"
+        return "most are missed or pushed away; correct offset_y_m, offset_z_m, gap_m and open, or run hands tune"
     for side, count in (("thumb", thumb), ("fingers", fingers)):
         if count < len(lost) / 2:
-            return f"the {side} seldom touch them; change its open pose and closing, or run hands tune"
+            return f"most are not touched by the {side}; change its open pose and closing, or run hands tune"
     return "they slip; raise kp and effort_limit if the servos allow it, or run hands tune"
 
 

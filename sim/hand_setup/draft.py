@@ -5,6 +5,7 @@ about one axis, the thumb is the finger that the others do not resemble. `hands 
 improves the grasp styles.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.grasp_planning.grasp_style import STYLE_HEIGHTS_M
+from dexgrasp.perception.grasp_planning.scoring import FINGER_M
 from dexgrasp.perception.motors import Coupling
 from dexgrasp.sim.robots.coupling import coupled_joints
 from dexgrasp.sim.robots.hand_file import (
@@ -29,7 +32,9 @@ from dexgrasp.sim.robots.model_checks import compiled
 from dexgrasp.sim.robots.models.model_reader import read_model
 from dexgrasp.sim.robots.models.model_sources import model_path
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
-from dexgrasp.utils.text import counted, demand_known
+from dexgrasp.utils.text import comma_separated, counted, demand_known
+
+log = logging.getLogger("dexgrasp")
 
 Array = NDArray[np.float64]
 Side = Literal["right", "left"]
@@ -47,6 +52,8 @@ BENDS = 0.6
 TIP_WEIGHT, THUMB_TIP_WEIGHT = 4.0, 8.0
 FINGER_CONTACTS, THUMB_CONTACTS = (1.0, 1.0, 3.0), (2.0, 2.0, 12.0)
 """Weights of contact bodies from the palm to the tip; further ones near the palm weigh as the first."""
+LONG_M = 0.148
+"""Length of the fingers of hands to which STYLE_HEIGHTS_M belong, the shipped ones."""
 APART_M = 0.008
 """Least distance of joint keypoints of one finger."""
 
@@ -83,6 +90,14 @@ def draft_hand(
     where no palm or fingers are found.
     """
     file = model_path(model, folder)
+    try:
+        return _drafted(model, file, side=side, root=root, thumb=thumb, name=name)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if str(file) in text else f"{file}: {text}") from error
+
+
+def _drafted(model: str, file: Path, *, side: Side | None, root: str, thumb: str, name: str) -> HandFile:
     owner = f"the hand '{file.stem}'"
     root = find_palm(compiled(read_model(file, owner), file, file.stem), root)
     spec = hand_model(file, root, {}, owner)
@@ -90,6 +105,7 @@ def draft_hand(
     uncoupled = draft.hand_file(model, side, name)
     listed = replace(uncoupled, joints={joint.name: JointRow() for joint in spec.joints}, frozen={})
     draft.coupled = coupled_joints(spec, listed, file, file)
+    draft.tell_unlimited(file)
     return draft.hand_file(model, side, name)
 
 
@@ -99,6 +115,7 @@ class _Draft:
     def __init__(self, model: mujoco.MjModel, root: str, thumb: str) -> None:
         """`model`: with the palm as body PALM. `root`: its name in the file."""
         self.model, self.data, self.root = model, mujoco.MjData(model), root
+        _check_fingers(model)
         self.coupled: Mapping[str, Coupling] = {}
         """Joints without motors, once they are known."""
         self.lower, self.upper = _limits(model)
@@ -112,6 +129,16 @@ class _Draft:
         self.frame = self._frame()
         self.bending = {joint: self._bending(finger, joint) for finger in fingers for joint in finger.joints}
         """Sign with which a joint bends its finger towards the palm normal; 0 where it moves it sideways."""
+
+    def tell_unlimited(self, file: Path) -> None:
+        """Warn of motors whose joints have no limits in the model."""
+        free = [self.model.joint(joint).name for joint in np.flatnonzero(self.model.jnt_limited == 0)]
+        if motors := [name for name in free if name not in self.coupled]:
+            log.warning(
+                "%s: joints without limits: %s; -1.57 to 1.57 rad is written: correct range in hand.yaml",
+                file,
+                comma_separated(motors),
+            )
 
     def _place(self, joint_pos: Array) -> None:
         self.data.qpos[self.model.jnt_qposadr] = joint_pos
@@ -232,7 +259,14 @@ class _Draft:
             keypoints=keypoints,
             contact_bodies=contacts,
             thumb_bodies=tuple(self._contacts(self.thumb)),
-            grasp=GraspRows(offset_y_m=0.0, offset_z_m=self._ahead(), gap_m=(GAP_M, GAP_M), floor_m=self._reach()),
+            grasp=GraspRows(
+                offset_y_m=0.0,
+                offset_z_m=self._ahead(),
+                gap_m=(GAP_M, GAP_M),
+                floor_m=self._reach(),
+                height_m=self._style_heights(),
+                finger_m=self._finger(),
+            ),
         )
 
     def _still(self, joints: dict[str, JointRow]) -> dict[str, float]:
@@ -277,8 +311,12 @@ class _Draft:
         if self.bending[joint]:
             return self.bending[joint]
         name = self.model.joint(joint).name
-        lines = ((line.ratio, self.model.joint(other).id) for other, line in self.coupled.items() if line.follows == name)
-        return next((float(np.sign(ratio)) * self.bending[other] for ratio, other in lines if self.bending.get(other)), 0.0)
+        lines = (
+            (line.ratio, self.model.joint(other).id) for other, line in self.coupled.items() if line.follows == name
+        )
+        return next(
+            (float(np.sign(ratio)) * self.bending[other] for ratio, other in lines if self.bending.get(other)), 0.0
+        )
 
     def _contacts(self, finger: Finger) -> dict[str, float]:
         """Return the weights of the bodies of a finger that can touch."""
@@ -321,6 +359,22 @@ class _Draft:
         self._place(np.clip(0.0, self.lower, self.upper))
         return tips
 
+    def _style_heights(self) -> tuple[float, float]:
+        """Return the heights of objects of power and pinch grasp, scaled with the length of the fingers [m]."""
+        lengths = [float(np.linalg.norm(self._tip(finger) - self._base(finger))) for finger in self.others]
+        scale = float(np.clip(np.mean(lengths) / LONG_M, 0.5, 1.5))
+        power, pinch = (round(scale * height, 3) for height in STYLE_HEIGHTS_M)
+        return (power, pinch)
+
+    def _finger(self) -> float:
+        """Return half the thickness of the fingers at their ends, the median of them [m]."""
+        halves = []
+        for finger in (*self.others, self.thumb):
+            geoms = np.flatnonzero(self.model.geom_bodyid == finger.bodies[-1])
+            if len(geoms):
+                halves.append(float(np.max([np.sort(self.model.geom_aabb[geom, 3:])[1] for geom in geoms])))
+        return round(float(np.clip(np.median(halves), 0.003, 0.03)), 4) if halves else FINGER_M
+
     def _ahead(self) -> float:
         """Return where the object belongs along the fingers: half way to the half-closed fingertips [m]."""
         return round(float(np.clip(0.5 * self._half_closed_tips()[:, 2].mean(), -0.05, 0.1)), 3)
@@ -328,6 +382,15 @@ class _Draft:
     def _reach(self) -> float:
         """Return the height of the palm over the table at which half-closed fingers touch it [m]."""
         return round(float(np.clip(self._half_closed_tips()[:, 0].max() + 0.01, 0.02, 0.3)), 3)
+
+
+def _check_fingers(model: mujoco.MjModel) -> None:
+    """Raise ValueError for moving bodies without a name, by which hand.yaml would name them."""
+    for body in model.jnt_bodyid:
+        if not model.body(body).name:
+            above = model.body(model.body_parentid[body]).name
+            raise ValueError(f"the body of joint '{model.joint(model.body_jntadr[body]).name}', on '{above}', has no "
+                             "name; give it one")  # fmt: skip
 
 
 def find_palm(model: mujoco.MjModel, root: str) -> str:

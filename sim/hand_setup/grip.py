@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.mount import BALL_NAME, SLIDE_NAMES, attach
-from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, scripted_grasp_of
 
 Array = NDArray[np.float64]
 
@@ -40,6 +40,7 @@ OBJECT = 2
 STEP_S, CONTROL_S = 0.004, 0.05
 APPROACH_S, CLOSE_S, LIFT_S, HOLD_S, APPROACH_M, LIFT_M = 0.4, 1.0, 0.6, 0.4, 0.06, 0.12
 SCRIPT = ScriptedGraspCfg()
+"""Scripted grasp; a hand gives the height of its keypoints."""
 PALM_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 """Orientation of the palm frame in the world: its normal points down, the fingers along +x."""
 
@@ -71,6 +72,7 @@ class _Trial:
 
     def __init__(self, hand: HandSpec, kind: int, size: tuple[float, ...], half: float) -> None:
         self.hand, self._half = hand, half
+        self._keypoint_floor_m = scripted_grasp_of(hand.finger_m, SCRIPT).keypoint_floor_m
         rotation = np.empty(9)
         mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
         turn = PALM_DOWN @ rotation.reshape(3, 3).T
@@ -129,7 +131,7 @@ class _Trial:
         """Return the advance of the palm in one control step while the fingers close [m]."""
         lowest = float(self._data.site_xpos[self._keypoints, 2].min())
         limit = SCRIPT.sink_speed_m_s * CONTROL_S
-        return float(np.clip(SCRIPT.sink_gain_hz * CONTROL_S * (lowest - SCRIPT.keypoint_floor_m), -limit, limit))
+        return float(np.clip(SCRIPT.sink_gain_hz * CONTROL_S * (lowest - self._keypoint_floor_m), -limit, limit))
 
     def _forces(self) -> tuple[float, float]:
         """Return the normal forces of thumb and fingers on the object [N]."""

@@ -1,4 +1,4 @@
-"""Measure a hand in MuJoCo at joint positions: fingertips, contacts, lever arms, the way of the fingers."""
+"""Measure a hand in MuJoCo at joint positions: fingertips, contacts, lever arms, closing motion."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,10 @@ class ClosingPath:
         return np.asarray(apart.min(axis=(1, 2)))
 
     def at_gap(self, gap_m: float) -> int:
-        """Return the first step at which thumb and fingers are that near; the step of the least distance otherwise."""
+        """Return the first step at which thumb and fingers are within `gap_m` [m].
+
+        Where they never are, the step of the least distance.
+        """
         near = self.gaps <= gap_m
         return int(np.argmax(near)) if near.any() else int(np.argmin(self.gaps))
 
@@ -80,14 +83,23 @@ class HandProbe:
         points = np.array([self._data.site(site).xpos for site in sites.values()])
         return np.asarray((points - self.hand.palm_pos_b) @ self.palm_axes.T)
 
-    def deepest_contact(self) -> tuple[float, str]:
-        """Return the depth of the deepest contact within the hand [m], and the two bodies."""
-        deepest, names = 0.0, ""
+    def deepest_contact(self) -> float:
+        """Return the depth of the deepest contact within the hand [m]."""
+        return max(self.overlaps().values(), default=0.0)
+
+    def overlaps(self) -> dict[tuple[str, str], float]:
+        """Return the depth of the deepest contact of each two bodies of the hand that overlap [m]."""
+        depths: dict[tuple[str, str], float] = {}
         for contact in self._data.contact:
-            if -contact.dist > deepest:
-                bodies = [self.model.body(int(self.model.geom_bodyid[geom])).name for geom in contact.geom]
-                deepest, names = float(-contact.dist), " and ".join(bodies)
-        return deepest, names
+            first, second = sorted(int(self.model.geom_bodyid[geom]) for geom in contact.geom)
+            pair = self.model.body(first).name, self.model.body(second).name
+            depths[pair] = max(depths.get(pair, 0.0), float(-contact.dist))
+        return depths
+
+    def rest_pose(self) -> Array:
+        """Return the joint positions (joint,) nearest to zero [rad], in which models are drawn."""
+        motors = self.hand.motors
+        return np.asarray(motors.joint_positions(np.clip(0.0, self.hand.motor_lower, self.hand.motor_upper)))
 
     def levers(self, site: str) -> Array:
         """Return the motion of a keypoint per radian of each motor (motor,) [m], its lever arm."""

@@ -10,7 +10,7 @@ import yaml
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.robots.hand_file import GraspRows, HandFile, read_hand_file
+from dexgrasp.sim.robots.hand_file import HandFile, read_hand_file
 
 COMMENTS = {
     "model": "MJCF or URDF: a path relative to this file, or menagerie:NAME",
@@ -22,8 +22,9 @@ COMMENTS = {
     "joints": "radians; open: pose at the pre-grasp, closing: rad per unit; a pair is [power grasp, pinch grasp]",
     "keypoints": "site: weight in the distance features, or {weight, body, pos} to add the site",
     "contact_bodies": "body: weight in the rewards of contact; the palm first",
+    "exclude": "pairs of bodies whose parts overlap in the model: they do not collide with each other",
     "thumb_bodies": "contact bodies of the thumb",
-    "grasp": "object at the pre-grasp in the palm frame [m]; a pair is [power grasp, pinch grasp]",
+    "grasp": "object at the pre-grasp in the palm frame [m]; height_m of objects; finger_m: half its thickness",
 }
 """Comment of a key of hand.yaml."""
 
@@ -59,7 +60,8 @@ def with_styles(file: Path, hand: HandSpec, styles: Mapping[str, GraspStyle], fo
     for motor, name in enumerate(hand.motors.names):
         joint = hand.joint_names.index(name)
         joints[name] = replace(joints[name], open=pair("open_pose", joint), closing=pair("closing", motor))
-    grasp = GraspRows(**{item.name: pair(item.name) for item in fields(GraspRows)})
+    lengths = ("offset_y_m", "offset_z_m", "gap_m", "floor_m")
+    grasp = replace(stated.grasp, **{name: pair(name) for name in lengths})
     path = file.parent / stated.model
     model = os.path.relpath(path, folder) if path.is_file() else stated.model
     return replace(stated, model=model, joints=joints, grasp=grasp)

@@ -49,7 +49,7 @@ def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspS
     depth = []
     for i in order:
         probe.pose(motors.joint_positions(opened[i]))
-        depth.append(probe.deepest_contact()[0])
+        depth.append(probe.deepest_contact())
     order = order[np.argsort(cost[order] + 10.0 * np.maximum(np.array(depth) - SELF_CONTACT_M["odd"], 0.0))]
     found = [_placed(probe, name, opened[i], closing[i]) for i in order[:TRIED]]
     held = [sum(trial.held for trial in trials) for trials in grips(hand, name, found)]

@@ -58,7 +58,7 @@ MAX_FILE_BYTES = 2**28
 MAX_EXTENT_M = 2.0
 """Largest coordinate of an object."""
 HAND_OPENING_M = 0.10
-"""Width that an Allegro or LEAP hand can close around."""
+"""Unit of the size of objects: about the width that a large hand closes around. A part of the files' format."""
 Length = Annotated[float, Bounds(1e-6, MAX_EXTENT_M)]
 """Positive length [m]."""
 Volume = Annotated[float, Bounds(1e-15, 8.0)]

@@ -37,7 +37,8 @@ from dexgrasp.sim.robots.model_checks import (
 from dexgrasp.sim.robots.models.model_sources import find_hand, model_path
 from dexgrasp.utils.text import demand_known
 
-KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
+KEYPOINT_WEIGHT_SUM = 16.0
+"""Sum of the keypoint weights of every hand: the scale of the reward `reach`, Zhang et al., RobustDexGrasp (2025)."""
 
 
 def read_hand(file: Path) -> tuple[dict[str, Any], str]:
@@ -75,7 +76,10 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
             for site, row in hand.keypoints.items()
             if row.body is not None
         },
+        "style_heights_m": hand.grasp.height_m,
+        "finger_m": hand.grasp.finger_m,
         "coupled": coupled,
+        "exclude": tuple((name.get(first, first), name.get(second, second)) for first, second in hand.exclude),
         **_joint_columns(hand, coupled, file),
         **_styles(hand, Motors(list(hand.joints), coupled)),
     }
@@ -127,7 +131,8 @@ def _styles(hand: HandFile, motors: Motors) -> dict[str, GraspStyle]:
     columns: dict[str, Any] = {
         name: [power_and_pinch(getattr(joint, key)) for joint in driven] for name, key in keys.items()
     }
-    columns |= {item.name: power_and_pinch(getattr(hand.grasp, item.name)) for item in fields(hand.grasp)}
+    lengths = [item.name for item in fields(GraspStyle) if item.name not in keys]
+    columns |= {name: power_and_pinch(getattr(hand.grasp, name)) for name in lengths}
     tables = {key: torch.tensor(value, dtype=torch.float64) for key, value in columns.items()}
     styles = {name: {k: t[..., i] for k, t in tables.items()} for i, name in enumerate(STYLES)}
     return {
@@ -179,6 +184,10 @@ class HandSpec:
     """Grasp style for a tall object."""
     pinch: GraspStyle
     """Grasp style for a low object."""
+    style_heights_m: tuple[float, float]
+    """Height of objects from which on the power grasp is used, and up to which the pinch grasp is."""
+    finger_m: float
+    """Half the thickness of a finger."""
     source: str
     xml_path: Path
     root: str
@@ -189,6 +198,8 @@ class HandSpec:
     """Whether this hand is the mirror image of the file."""
     extra_sites: Mapping[str, tuple[str, tuple[float, float, float]]]
     """Keypoints that the file lacks: site -> (body, position in it [m])."""
+    exclude: tuple[tuple[str, str], ...]
+    """Pairs of bodies that do not collide with each other, beside those that the file excludes."""
 
     @classmethod
     def load(cls, name_or_path: str | Path, side: str = "right") -> Self:
@@ -274,6 +285,8 @@ class HandSpec:
             servo.forcerange = [-self.effort_limit[i], self.effort_limit[i]]
             servo.ctrlrange = [self.motor_lower[i], self.motor_upper[i]]
         add_equalities(spec, self.coupled)
+        for first, second in self.exclude:
+            spec.add_exclude(bodyname1=first, bodyname2=second)
         return spec
 
     @cached_property
@@ -334,11 +347,10 @@ def _check_model(hand: HandSpec, file: Path) -> None:
     Every name in hand.yaml must exist in the MJCF; every joint of the MJCF must be in hand.yaml.
     """
     spec = hand_model(hand.xml_path, hand.root, hand.frozen, f"the hand '{hand.name}'")
-    if nameless := [joint.parent.name for joint in spec.joints if not joint.name]:
-        raise ValueError(f"{hand.xml_path}: a joint of body '{nameless[0]}' has no name; give it one")
     bodies, joints, sites = ([e.name for e in kind if e.name] for kind in (spec.bodies[1:], spec.joints, spec.sites))
     on_bodies = tuple(body for body, _ in hand.extra_sites.values())
     used = {"contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies, "keypoints": on_bodies}
+    used["exclude"] = tuple(body for pair in hand.exclude for body in pair)
     for key, wanted in used.items():
         demand_known(wanted, bodies, f"{file}: {key}: body")
     demand_known(hand.joint_names, joints, f"{file}: joints: joint")

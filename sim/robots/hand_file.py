@@ -12,6 +12,8 @@ import torch
 
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.configs.schema import build, current_name
+from dexgrasp.perception.grasp_planning.grasp_style import STYLE_HEIGHTS_M
+from dexgrasp.perception.grasp_planning.scoring import FINGER_M
 from dexgrasp.perception.motors import Coupling
 from dexgrasp.perception.transforms import quat_from_matrix
 from dexgrasp.utils.bounds import Bounds, bounded
@@ -152,6 +154,14 @@ class GraspRows:
     """Distance from the palm centre to the object's top at the end of the approach."""
     floor_m: StyleLength
     """Least height of the palm centre above the table while the fingers are open."""
+    height_m: Annotated[tuple[float, float], Bounds(0.001, 1.0)] = STYLE_HEIGHTS_M
+    """Height of objects from which on the power grasp is used, and up to which the pinch grasp is."""
+    finger_m: Annotated[float, Bounds(0.001, 0.05)] = FINGER_M
+    """Half the thickness of a finger at its end."""
+
+    def __post_init__(self) -> None:
+        if self.height_m[0] <= self.height_m[1]:
+            raise ValueError(f"height_m expects [power grasp, pinch grasp], the first one larger, got {self.height_m}")
 
 
 @dataclass(frozen=True)
@@ -188,11 +198,18 @@ class HandFile:
     frozen: Annotated[Mapping[str, float], Bounds(-6.3, 6.3)] = field(default_factory=dict)
     """Joints of the model that the hand does not have, such as those of a wrist, with their positions [rad], [m]."""
 
+    exclude: tuple[tuple[str, str], ...] = ()
+    """Pairs of bodies that do not collide with each other, beside those that the model excludes."""
+
     def __post_init__(self) -> None:
         safe_name(self.name, "name")
+        for first, second in self.exclude:
+            if first == second:
+                raise ValueError(f"exclude takes pairs of different bodies, got {shown(first)} twice")
         for item in fields(self):
             value = getattr(self, item.name)
             names = [value] if isinstance(value, str) else value if isinstance(value, (Mapping, tuple)) else ()
+            names = [body for pair in self.exclude for body in pair] if item.name == "exclude" else names
             if item.name != "source" and not all(1 <= len(name) <= 255 and name.isprintable() for name in names):
                 raise ValueError(f"{item.name} expects names of 1 to 255 printable characters, got {shown(names)}")
         for key, given in (("joints", self.joints), ("keypoints", self.keypoints)):

@@ -208,7 +208,9 @@ def _tell(text: str) -> None:
 
 
 def _check_names(spec: mujoco.MjSpec, file: Path) -> None:
-    """Raise ValueError for a name that a scene gives to table, object or mount."""
+    """Raise ValueError for joints without a name, and for a name that a scene gives to table, object or mount."""
+    if nameless := [joint.parent.name for joint in spec.joints if not joint.name]:
+        raise ValueError(f"{file}: a joint of body {shown(nameless[0])} has no name; give it one")
     for kind in ("body", "joint", "geom"):
         for element in spec.bodies[1:] if kind == "body" else getattr(spec, f"{kind}s"):
             if _OF_SCENES.fullmatch(element.name):

@@ -34,13 +34,19 @@ def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
         try:
             model = spec.compile()
         except ValueError as error:
-            raise ValueError(f"{file}: the hand '{name}' cannot be simulated: {one_line(error)}") from error
+            mend = "; export the mesh again, as a binary STL or an OBJ" if _of_mesh(error) else ""
+            raise ValueError(f"{file}: the hand '{name}' cannot be simulated: {one_line(error)}{mend}") from error
     for warning in caught:
         _warn(f"{file}: MuJoCo warns: {one_line(warning.message)}")
     _check_finite(model, file, name)
     _check_size(model, file, name)
     _check_masses(model, file, name)
     return model
+
+
+def _of_mesh(error: ValueError) -> bool:
+    """Return whether MuJoCo could not read a mesh."""
+    return any(word in str(error).lower() for word in ("decoder", "mesh", ".stl", ".obj", ".msh"))
 
 
 @cache

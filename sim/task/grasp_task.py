@@ -43,7 +43,7 @@ from dexgrasp.sim.task.outcomes import WORKSPACE_M, Outcome, OutcomeTracker
 from dexgrasp.sim.task.registry import Registry
 from dexgrasp.sim.task.regrasp import Regrasp
 from dexgrasp.sim.task.rewards import RewardCfg, RewardContext, Rewards
-from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, scripted_grasp_of
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.rows import where_rows
 
@@ -123,15 +123,15 @@ class TaskCfg:
             lift_m=self.lift_m,
         )
 
-    @property
-    def active_scripted_grasp(self) -> ScriptedGraspCfg | None:
-        """Return the scripted grasp that actions correct, or None where the actions act alone.
+    def active_scripted_grasp(self, hand: HandSpec) -> ScriptedGraspCfg | None:
+        """Return the scripted grasp that actions correct, with the numbers of a hand; None: actions act alone.
 
         The scripted grasp follows the object only where it is tracked.
         """
         if not self.use_scripted_grasp:
             return None
-        return self.scripted_grasp if self.camera.tracks else replace(self.scripted_grasp, follow_m_s=0.0)
+        script = scripted_grasp_of(hand.finger_m, self.scripted_grasp)
+        return script if self.camera.tracks else replace(script, follow_m_s=0.0)
 
     def steps(self, seconds: float) -> int:
         """Return the number of control steps in a time."""
@@ -198,7 +198,7 @@ class GraspTask:
         self.control = HandController(
             hand,
             scales=cfg.scales,
-            scripted_grasp=cfg.active_scripted_grasp,
+            scripted_grasp=cfg.active_scripted_grasp(hand),
             wrist=cfg.wrist,
             step_s=self.step_s,
             num_envs=num_envs,

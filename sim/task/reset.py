@@ -72,7 +72,13 @@ class PregraspPlanner:
         power, pinch = (style.to(points_w.device) for style in self.styles)
         if self._approach == "camera_line":
             return plan_pregrasp(
-                points_w, camera_w, power=power, pinch=pinch, roll_offset_rad=draws.roll, tilt_rad=draws.tilt
+                points_w,
+                camera_w,
+                power=power,
+                pinch=pinch,
+                roll_offset_rad=draws.roll,
+                tilt_rad=draws.tilt,
+                style_heights_m=self._hand.style_heights_m,
             )
         kinds = (TOP_DOWN,) if self._approach == "top_down" else None
         return best_pregrasp(
@@ -86,6 +92,7 @@ class PregraspPlanner:
             reachable=self._reachable,
             kinds=kinds,
             failed_grasps=failed_grasps,
+            finger_m=self._hand.finger_m,
         )
 
 

@@ -3,7 +3,7 @@
 It reads joint positions, the palm pose and the pre-grasp plan, all available on a robot. Alone it is the baseline.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -26,7 +26,7 @@ class ScriptedGraspCfg:
     sink_speed_m_s: Annotated[float, Bounds(0, 2)] = 0.1
     """Largest palm speed along its normal while closing [m/s]."""
     keypoint_floor_m: Annotated[float, Bounds(0, 0.2)] = 0.0105
-    """Height over the table of the lowest keypoint while the hand closes [m]."""
+    """Height over the table of the lowest keypoint while the hand closes [m]; the default becomes the hand's own."""
     sink_m: Annotated[float, Bounds(0, 0.2)] = 0.006
     """Largest advance of the palm while closing, beyond the end of the approach [m]."""
     close_at_grip: Annotated[float, Bounds(0.001, 1)] = 0.5
@@ -46,6 +46,17 @@ class ScriptedGraspCfg:
                 "scripted_grasp.follow_from_m must be less than follow_fully_m, "
                 f"got {self.follow_from_m} and {self.follow_fully_m}"
             )
+
+
+FLOOR_OF_FINGER = 0.875
+"""Height of the lowest keypoint while the hand closes, as a share of half the thickness of a finger."""
+
+
+def scripted_grasp_of(finger_m: float, cfg: ScriptedGraspCfg) -> ScriptedGraspCfg:
+    """Return the scripted grasp of a hand: its fingers replace the default of keypoint_floor_m."""
+    if cfg.keypoint_floor_m != ScriptedGraspCfg().keypoint_floor_m:
+        return cfg
+    return replace(cfg, keypoint_floor_m=FLOOR_OF_FINGER * finger_m)
 
 
 @dataclass(frozen=True)

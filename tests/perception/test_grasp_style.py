@@ -2,7 +2,7 @@
 
 import torch
 
-from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, blend
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, blend, power_share
 from dexgrasp.perception.grasp_planning.planner import plan_pregrasp
 from dexgrasp.sim.robots.hand import HandSpec
 
@@ -18,6 +18,11 @@ def test_low_objects_are_pinched_tall_ones_grasped_and_between_the_styles_mix():
     expected = torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0])  # 4.5 cm lies half-way from 3 to 6 cm
     torch.testing.assert_close(mixed.gap_m, expected)
     torch.testing.assert_close(mixed.closing, expected[:, None].expand(-1, 2))
+
+
+def test_a_hand_states_from_which_heights_on_objects_are_pinched_and_grasped():
+    share = power_share(torch.tensor([0.01, 0.02, 0.03, 0.05]), (0.04, 0.02))
+    torch.testing.assert_close(share, torch.tensor([0.0, 0.0, 0.5, 1.0]))
 
 
 def test_writing_styles_touches_only_the_given_environments():

@@ -16,8 +16,8 @@ from dexgrasp.configs.loader import read_plain
 from dexgrasp.policies.hands.commands import CheckHandCfg, NewHandCfg, check, new
 from dexgrasp.policies.hands.tuning import TuneHandCfg, tune
 from dexgrasp.sim.hand_setup.checks import check_hand
-from dexgrasp.sim.hand_setup.hand_probe import HandProbe
 from dexgrasp.sim.hand_setup.draft import draft_hand
+from dexgrasp.sim.hand_setup.hand_probe import HandProbe
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
 from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.style_space import StyleSpace
@@ -66,6 +66,13 @@ def test_draft_finds_palm_frame_thumb_and_bending_of_described_hands(name: str) 
         power = stated.joints[joint].closing
         expected = np.sign(power[0] if isinstance(power, tuple) else power)
         assert np.sign(draft.joints[joint].closing) == expected, joint
+
+
+@pytest.mark.parametrize(("name", "finger_m"), [("allegro", 0.012), ("leap", 0.011)])
+def test_draft_measures_fingers_and_scales_the_heights_of_objects_with_them(name: str, finger_m: float) -> None:
+    grasp = draft_hand("hand.xml", HANDS[name]).grasp
+    assert grasp.finger_m == finger_m  # radius of the fingertips
+    assert grasp.height_m == pytest.approx((0.06, 0.03), rel=0.06)
 
 
 def test_draft_finds_the_side_of_a_mirrored_hand(tmp_path: Path) -> None:
@@ -175,7 +182,10 @@ def test_checks_name_what_is_broken_and_what_to_do(
 
 def test_checks_name_fingers_without_keypoints(tmp_path: Path) -> None:
     keypoints = {site: weight for site, weight in described_rows("keypoints").items() if "right" not in site}
-    found = {finding.what: finding for finding in check_hand(HandSpec.load(edited(tmp_path, THREE_FINGERS, keypoints=keypoints)))}
+    found = {
+        finding.what: finding
+        for finding in check_hand(HandSpec.load(edited(tmp_path, THREE_FINGERS, keypoints=keypoints)))
+    }
     assert found["keypoints"].level == "wrong" and "none on right_proximal" in found["keypoints"].text
 
 
@@ -278,12 +288,14 @@ def test_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "mine"
-    new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out), name="mine"))
+    new(NewHandCfg(model=str(overlapping_model(tmp_path)), out=str(out), name="mine"))
     assert HandSpec.load(out).name == "mine"
+    assert HandSpec.load(out).exclude == (("left_proximal", "right_proximal"),)
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == ["hand.png", "hand.yaml"]
-    assert f"hands tune {out}" in capsys.readouterr().out
-    for _ in range(2):  # after each correction; the picture is its own
-        assert check(CheckHandCfg(hand=str(out))) == 0
+    told = capsys.readouterr().out
+    assert f"hands tune {out}" in told and "exclude: left_proximal and right_proximal overlap by" in told
+    assert "0.0 mm in the open pose" in told
+    assert check(CheckHandCfg(hand=str(out))) == 0  # again after each correction; the picture is its own
     text = (out / "hand.yaml").read_bytes()
     with pytest.raises(ValueError, match="mine"):
         new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out)))
@@ -319,3 +331,81 @@ def test_tip_force_of_a_coupled_finger_counts_the_joints_that_follow(tmp_path: P
     motion = 0.045 * along[0] + 0.034 * 2.1 * along[1]
     lever = probe.levers("index_tip")[hand.motors.names.index("index_1")]
     assert lever == pytest.approx(np.linalg.norm(motion), abs=1e-6)
+
+
+def overlapping_model(folder: Path) -> Path:
+    """Write a hand with two bodies more than a parent and its child apart that overlap in all poses."""
+    text = (THREE_FINGERS / "hand.xml").read_text(encoding="utf-8")
+    first = re.search(r'<body name="(left_proximal)"[^>]*pos="([^"]+)"', text)
+    other = re.search(r'<body name="right_proximal"[^>]*pos="([^"]+)"', text)
+    assert first is not None and other is not None
+    apart = np.array(other[1].split(), dtype=float) - np.array(first[2].split(), dtype=float)
+    at = text.index(">", first.end()) + 1
+    lump = f'<geom type="sphere" size="0.012" pos="{" ".join(map(str, apart))}" mass="0.01"/>'
+    file = folder / "overlapping.xml"
+    file.write_text(text[:at] + lump + text[at:], encoding="utf-8")
+    return file
+
+
+def test_excluded_bodies_do_not_collide_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    """The example's thumb bent into a finger: only without the exclusion is there a contact."""
+    overlapping_model(tmp_path)
+    for exclude, wanted in (([], True), ([["right_proximal", "left_proximal"]], False)):
+        file = edited(tmp_path, THREE_FINGERS, model=str(tmp_path / "overlapping.xml"), exclude=exclude)
+        hand = HandSpec.load(file, side="left")
+        probe = HandProbe(hand)
+        probe.pose(probe.rest_pose())
+        assert (("left_proximal", "right_proximal") in probe.overlaps()) is wanted
+        text = next(found.text for found in check_hand(hand) if found.what == "power: self-contact")
+        assert text.endswith("or state exclude: [[left_proximal, right_proximal]]") is wanted
+    for pair, message in ((["palm", "tip"], r"exclude: body 'tip' is unknown; known: .*palm"), (["palm"] * 2, "twice")):
+        with pytest.raises(ValueError, match=message):
+            HandSpec.load(edited(tmp_path, THREE_FINGERS, exclude=[pair]))
+
+
+URDF = six_motor_hand.urdf()
+MJCF = six_motor_hand.mjcf(six_motor_hand.equalities())
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (MJCF, {"root": "bas"}, r"root: body 'bas' is unknown; known: .*Did you mean 'base'"),
+        (MJCF, {"thumb": "daumen"}, r"thumb=daumen is no body of a finger; fingers found: \['index_1'"),
+        (
+            MJCF.replace("<equality>", '<equality><joint joint1="index_1" joint2="index_2"/>'),
+            {},
+            r"'index_1' follows no motor: index_1 -> index_2 -> index_1 is a cycle; expected a chain",
+        ),
+        (URDF.replace("<mimic joint='index_1'", "<mimic joint='index_2'"), {}, "joint 'index_2' mimics itself: name"),
+        (URDF.replace("<mimic joint='index_1'", "<mimic joint='index'"), {}, "'index_2' mimics 'index', which is no j"),
+        (URDF.replace("<joint name='ring_1'", "<joint name='index_1'"), {}, "two joints are called 'index_1': rename"),
+        (URDF.replace("<link name='ring_1'", "<link name='index_1'"), {}, "two links are called 'index_1': rename"),
+        (MJCF.replace('joint name="ring_1"', 'joint name="index_1"'), {}, "repeated name 'index_1' in joint"),
+        (MJCF.replace('<joint name="thumb_1"', "<joint"), {}, "a joint of body 'thumb_1' has no name; give it one"),
+        (MJCF.replace('<body name="ring_1"', "<body"), {}, "the body of joint 'ring_1', on 'palm', has no name; give"),
+        (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='shell.stl'/>"), {}, "binary STL or an OBJ"),
+        (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='none.stl'/>"), {}, r"no file .*none\.stl"),
+    ],
+)
+def test_draft_refuses_bad_models_in_one_line_and_writes_nothing(
+    text: str, options: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shell.stl").write_bytes(b"no mesh " * 40)
+    model = tmp_path / ("hand.urdf" if text.startswith("<robot") else "hand.xml")
+    model.write_text(text, encoding="utf-8")
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        new(NewHandCfg(model=str(model), out=str(tmp_path / "out"), **options))
+    assert str(model) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_motors_without_limits_are_told_with_the_range_that_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "hand.urdf").write_text(
+        URDF.replace("name='ring_1' type='revolute'", "name='ring_1' type='continuous'")
+    )
+    draft = draft_hand("hand.urdf", tmp_path)
+    assert draft.joints["ring_1"].range == (-1.5708, 1.5708)
+    assert "joints without limits: ring_1; -1.57 to 1.57 rad is written: correct range in hand.yaml" in caplog.text

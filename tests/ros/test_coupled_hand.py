@@ -49,9 +49,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def contract(folder, tmp_path_factory):
+def run(tmp_path_factory):
+    """Folder of an untrained student."""
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def contract(folder, run):
     """The contract of an untrained student."""
-    run, task = tmp_path_factory.mktemp("run"), TaskCfg()
+    task = TaskCfg()
     hand = HandSpec.load(folder)
     policy = StudentPolicy(observation_layouts(hand, task.camera.live), hand.num_actions, "conv", hidden=(16,))
     save(run, policy, TrainCfg(stage="student", hand=str(folder), history_encoder="conv", task=task, hidden=(16,)))
@@ -276,3 +282,33 @@ def test_from_training_to_a_grasp_of_the_simulated_robot(folder, tmp_path):
     states, fault, worst, _ = grasp(folder, policy)
     assert fault == "" and states == ["pregrasp", "grasp", "lift", "hold"]
     assert worst < 0.02
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_nodes_grasp_with_six_motors_over_dds_and_their_bag_comes_out_again(
+    folder, contract, run, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("rclpy", reason="needs the extra `ros`")
+    pytest.importorskip("onnxscript", reason="needs the extra `export`")
+    from dexgrasp.policies.cli import main
+    from dexgrasp.sim.robots.capsules import write as write_capsules
+    from dexgrasp_ros.simulation import closed_loop
+    from tests.helpers.ros import Process, domain
+
+    monkeypatch.setattr(closed_loop, "START_S", 300.0)  # a busy machine
+    bundle, body, bag = tmp_path / "bundle", write_capsules(folder), tmp_path / "bag"
+    export(configs.load(ExportCfg, "export", [f"policy={run}", f"out={bundle}", "trials=9", "physics=turbo"]))
+    hand = {"hand": f"sim:{folder}"}
+    perception = hand | {"hand_body": str(body)}
+    with domain(tmp_path), Process("dexgrasp_ros.nodes.recorder_node", tmp_path, folder=str(bag)) as recorder:
+        robot = {"hand": str(folder), "physics": "balanced"}
+        with closed_loop.ClosedLoop(
+            bundle, tmp_path / "logs", sim_robot=robot, perception=perception, grasp=hand
+        ) as loop:
+            trial = loop.grasp(OBJECT)
+        assert recorder.stop() == 0, recorder.text()
+    assert trial.state in ("hold", "lift", "grasp", "pregrasp", "look") and "fault" not in trial.reason, trial
+    words = [f"policy={bundle}", f"hand=sim:{folder}", f"hand_body={body}"]
+    assert main.main(["replay", str(bag), *words]) == 0, capsys.readouterr().out
+    assert "/hand_controller/joint_trajectory: " in capsys.readouterr().out

@@ -377,6 +377,12 @@ def test_a_urdf_keeps_its_links_visuals_and_paths(tmp_path):
     np.testing.assert_allclose(model.actuator_forcerange[:, 1], [0.25, 0.5])
 
 
+def test_a_urdf_by_a_relative_path_finds_its_meshes(tmp_path, monkeypatch):
+    _urdf_hand(tmp_path / "hand")
+    monkeypatch.chdir(tmp_path)
+    assert HandSpec.load("hand").joint_names == HandSpec.load("hand/../hand").joint_names == ("f", "t")
+
+
 def test_packages_are_found_where_ros_lists_them(tmp_path, monkeypatch):
     folder = _urdf_hand(tmp_path)
     (tmp_path / "install/share/some_hand").mkdir(parents=True)

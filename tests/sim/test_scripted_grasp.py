@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, follow_step, scripted_grasp_step
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, follow_step, scripted_grasp_of, scripted_grasp_step
 
 CFG = ScriptedGraspCfg(
     approach_fraction=0.5, close_rad=0.1, sink_gain_hz=4.0, sink_speed_m_s=0.2, keypoint_floor_m=0.01, sink_m=0.03
@@ -151,3 +152,16 @@ def test_the_approach_follows_nothing_where_that_is_off_and_impossible_ranges_ar
     assert not still.any()
     with pytest.raises(ValueError, match="follow_from_m must be less than follow_fully_m"):
         ScriptedGraspCfg(follow_from_m=0.03)
+
+
+@pytest.mark.parametrize(("finger_m", "floor_m"), [(0.012, 0.0105), (0.008, 0.007)])
+def test_the_height_of_closing_keypoints_is_that_of_the_hands_fingers(finger_m, floor_m):
+    assert scripted_grasp_of(finger_m, ScriptedGraspCfg()).keypoint_floor_m == pytest.approx(floor_m, abs=1e-12)
+    assert scripted_grasp_of(finger_m, ScriptedGraspCfg(keypoint_floor_m=0.02)).keypoint_floor_m == 0.02
+
+
+def test_shipped_hands_keep_the_numbers_that_were_constants():
+    for name in ("allegro", "leap"):
+        hand = HandSpec.load(name)
+        assert (hand.finger_m, hand.style_heights_m) == (0.012, (0.06, 0.03))
+        assert scripted_grasp_of(hand.finger_m, ScriptedGraspCfg()) == ScriptedGraspCfg()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,7 +10,7 @@ from xml.etree import ElementTree
 import mujoco
 
 from dexgrasp.utils.readers import foreign_file, regular_bytes
-from dexgrasp.utils.text import one_line, shown
+from dexgrasp.utils.text import did_you_mean, one_line, shown
 
 mujoco.set_mju_user_warning(logging.getLogger("dexgrasp").debug)  # else printed, and put into ./MUJOCO_LOG.TXT
 
@@ -122,6 +123,7 @@ def _included(
 
 def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:
     """Return a URDF with absolute mesh paths, without visuals that MuJoCo cannot read, which bodies show colliders."""
+    _check_joints(robot, file)
     extension = robot.find("mujoco")
     extension = ElementTree.SubElement(robot, "mujoco") if extension is None else extension
     compiler = extension.find("compiler")
@@ -142,11 +144,30 @@ def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:
                     f"{file}: link {shown(link.get('name'))}: no file {name}; its package is looked for in "
                     f"{' and '.join(SEARCH_PATHS)}, and in the folders above the URDF"
                 )
-            mesh.set("filename", str(path))
+            mesh.set("filename", os.path.abspath(path))
     for material in robot.iter("material"):
         for texture in material.findall("texture"):
             material.remove(texture)
     return ElementTree.tostring(robot, encoding="unicode")
+
+
+def _check_joints(robot: ElementTree.Element, file: Path) -> None:
+    """Raise ValueError for names that occur twice, and for joints that follow none: MuJoCo drops these in silence."""
+    for kind in ("link", "joint"):
+        names = Counter(element.get("name", "") for element in robot.findall(kind))
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"two {kind}s are called {shown(twice[0])}: rename one of them")
+    known = [joint.get("name", "") for joint in robot.findall("joint")]
+    for joint in robot.findall("joint"):
+        name, mimic = joint.get("name", ""), joint.find("mimic")
+        follows = name if mimic is None else mimic.get("joint", "")
+        if mimic is not None and follows == name:
+            raise ValueError(f"joint {shown(name)} mimics itself: name the joint that it follows")
+        if follows not in known:
+            raise ValueError(
+                f"joint {shown(name)} mimics {shown(follows)}, which is no joint; known: {known}."
+                f"{did_you_mean(follows, known)}"
+            )
 
 
 def _check_mesh(path: Path, what: str) -> None:

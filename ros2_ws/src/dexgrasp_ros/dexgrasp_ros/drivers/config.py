@@ -233,8 +233,9 @@ def _simulated(kind: Kind, place: str) -> AdapterCfg:
     except (OSError, ValueError) as error:
         raise AdapterError(str(error)) from error
     topic = SIMULATED_TOPICS[kind]
+    motors = tuple(spec.motors.names) if isinstance(spec, HandSpec) else spec.joint_names
     return AdapterCfg(
-        command=CommandCfg(type="joint_trajectory", topic=topic, joints=spec.joint_names),
+        command=CommandCfg(type="joint_trajectory", topic=topic, joints=motors),
         source="sim_robot_node.py",
         hand=spec.name if kind == "hands" else None,
         arm=place if kind == "arms" else None,

@@ -33,7 +33,7 @@ class GraspPlanner:
         self._base = invert(_double(hand.palm_pos_b), _double(hand.palm_quat_b))
         self._limits, self._motors = (_double(hand.joint_lower_rad), _double(hand.joint_upper_rad)), hand.motors
         self._power, self._pinch = _style(grasp.power), _style(grasp.pinch)
-        self._rule = grasp.pregrasp
+        self._rule, self._finger_m = grasp.pregrasp, grasp.finger_m
         self._failed = FailedGrasps(1)
         self._descriptor: torch.Tensor | None = None  # descriptor of the last plan
 
@@ -55,6 +55,7 @@ class GraspPlanner:
             standoff_m=self._rule.standoff_m,
             clearance_m=self._rule.clearance_m,
             failed_grasps=self._failed.descriptors,
+            finger_m=self._finger_m,
         )
         self._descriptor = found.descriptor
         found = move_start_clear(found, self._open_hand(found.style.open_pose), points)
