@@ -37,7 +37,7 @@ ACTUATION = ActuationRows(effort_limit=1.0, speed_limit=6.0, kp=3.0, kd=0.1, dam
 """Servos of joints of which the model does not state them."""
 OPEN_SHARE, CLOSING_RAD = {"power": 0.25, "pinch": 0.4}, (0.5, 8.0)
 """Part of a bending joint's range at the pre-grasp, and limits of its closing direction."""
-GAP_M = 0.02
+GAP_M = 0.006
 """Distance of the palm from the object's top; the search begins near it."""
 LEAD_RAD = 0.15
 """Lead of the scripted grasp's finger targets per unit of closing (ScriptedGraspCfg.close_rad)."""

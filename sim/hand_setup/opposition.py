@@ -48,11 +48,15 @@ def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspS
         depth.append(probe.deepest_contact()[0])
     best = order[np.argmin(cost[order] + 10.0 * np.maximum(np.array(depth) - SELF_CONTACT_M["odd"], 0.0))]
     probe.pose(motors.joint_positions(opened[best]))
-    reach = max(float(probe.in_palm(tips)[:, 0].max()) for tips in (probe.tips, probe.thumb_tips))
+    fingers, thumbs = probe.in_palm(probe.tips), probe.in_palm(probe.thumb_tips)
+    reach = max(float(tips[:, 0].max()) for tips in (fingers, thumbs))
+    middle = 0.5 * (fingers.mean(axis=0) + thumbs.mean(axis=0))
     return replace(
         style,
         open_pose=torch.from_numpy(motors.joint_positions(opened[best])),
         closing=torch.from_numpy(closing[best]),
+        offset_y_m=torch.tensor(middle[1], dtype=torch.float64),  # the object comes between thumb and fingers
+        offset_z_m=torch.tensor(middle[2], dtype=torch.float64),
         floor_m=torch.tensor(max(reach - BELOW_TABLE_M["odd"] / 2, 0.01), dtype=torch.float64),
     )
 
