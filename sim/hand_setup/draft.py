@@ -233,7 +233,7 @@ class _Draft:
             keypoints=keypoints,
             contact_bodies=contacts,
             thumb_bodies=tuple(self._contacts(self.thumb)),
-            grasp=GraspRows(offset_y_m=0.0, offset_z_m=self._ahead(), gap_m=(GAP_M, GAP_M), floor_m=self._reach()),
+            grasp=GraspRows(offset_y_m=0.0, offset_z_m=0.0, gap_m=(GAP_M, GAP_M), floor_m=self._reach()),
         )
 
     def _still(self, joints: dict[str, JointRow]) -> dict[str, float]:
@@ -313,10 +313,6 @@ class _Draft:
         tips = np.array([(self._tip(finger) - self.frame.pos) @ self.frame.axes.T for finger in self.others])
         self._place(np.clip(0.0, self.lower, self.upper))
         return tips
-
-    def _ahead(self) -> float:
-        """Return where the object belongs along the fingers: half way to the half-closed fingertips [m]."""
-        return round(float(np.clip(0.5 * self._half_closed_tips()[:, 2].mean(), -0.05, 0.1)), 3)
 
     def _reach(self) -> float:
         """Return the height of the palm over the table at which half-closed fingers touch it [m]."""
