@@ -67,11 +67,13 @@ def policies() -> list[Sequence[str]]:
 
 def hands() -> list[Sequence[str]]:
     """Return the rows of the hands."""
-    rows: list[Sequence[str]] = [("hand", "joints", "sides", "source of its numbers")]
+    rows: list[Sequence[str]] = [("hand", "motors", "joints", "sides", "source of its numbers")]
     for name in assets.names("hands"):
         hand = configs.read_plain(assets.path(f"hands/{name}") / "hand.yaml")
         other = "left" if hand["side"] == "right" else "right"
-        rows.append((name, str(len(hand["joints"])), f"{hand['side']}, {other} (mirrored)", hand.get("source", "")))
+        joints = len(hand["joints"])
+        motors, sides = joints - len(hand.get("coupled", {})), f"{hand['side']}, {other} (mirrored)"
+        rows.append((name, str(motors), str(joints), sides, hand.get("source", "")))
     return rows
 
 

@@ -9,6 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from dexgrasp import assets
 from dexgrasp.perception.hand_features import HandFeatures, nearest_vectors
 from dexgrasp.perception.transforms import compose, invert, quat_rotate
 from dexgrasp.sim.robots.hand import HandSpec
@@ -87,7 +88,7 @@ def module(hand, dtype=torch.float32, frame="palm"):
     return HandFeatures(hand.kinematics().to(dtype), *palm, frame)
 
 
-@pytest.mark.parametrize("name", ["allegro", "leap"])
+@pytest.mark.parametrize("name", assets.names("hands"))
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_keypoints_heights_and_vectors_are_those_of_mujoco_and_a_kd_tree(name, side):
     hand = HandSpec.load(name, side=side)

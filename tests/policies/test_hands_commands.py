@@ -236,6 +236,12 @@ def test_opposed_thumb_meets_the_fingers_and_leaves_them_alone() -> None:
     result = {finding.what: finding for finding in check_hand(replace(apart, power=found, pinch=hand.pinch))}
     assert result["power: opposition"].level == "ok"
     assert result["power: aperture"].level == "ok"
+    probe = HandProbe(hand)
+    probe.pose(found.open_pose.numpy())
+    tips = [probe.in_palm({"": f"{finger}_tip"})[0] for finger in ("index", "middle", "ring")]
+    (thumb,) = probe.in_palm({"": "thumb_tip"})
+    between = (np.mean(tips, axis=0) + thumb) / 2  # the object comes between thumb and fingers
+    assert (float(found.offset_y_m), float(found.offset_z_m)) == pytest.approx(tuple(between[1:]))
 
 
 def test_vectors_change_groups_of_joints_by_stated_steps() -> None:

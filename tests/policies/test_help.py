@@ -211,7 +211,7 @@ def children_s():
     ("what", "expected"),
     [
         ("policies", ["^allegro/student +allegro +camera +98.8 % ", "^leap/teacher +leap +true state "]),
-        ("hands", ["^allegro +16 +right, left", "^leap +16 "]),
+        ("hands", ["^ability +6 +10 ", "^allegro +16 +16 +right, left", "^leap +16 ", "^shadow +18 +22 "]),
         ("arms", ["^ur5e +6 +mount=ur5e"]),
         ("objects", ["^shipped +144 +one", "^generated:N ", "^random_urdfs +1000 "]),
         ("cameras", ["^first_frame +Points of one", "^d435 +Errors of a D435"]),

@@ -17,7 +17,7 @@ REFUSED = [
     ("train recipe=student teacher=leap/teacher", "(hand: leap there, allegro here)"),
     ("train recipe=student teacher=allegro/student", "is a student, a teacher is needed"),
     ("train init_checkpoint=runs/none", "init_checkpoint: no policy 'runs/none'. Expected allegro/student"),
-    ("train hand=alegro", "no hand 'alegro': expected one of ['allegro', 'leap']"),
+    ("train hand=alegro", "no hand 'alegro': expected one of ['ability', 'allegro', 'leap', 'orca', 'shadow']"),
     ("train objects=shiped", "objects: 'shiped' is neither a known name nor a folder. Did you mean 'shipped'?"),
     ("train validation_objects=none", "validation_objects: 'none' is neither"),
     ("train objects=shipped", "144 objects (box_test_s0_00000, "),

@@ -45,7 +45,7 @@ def with_camera(contract, **camera):
     return replace(contract, camera=replace(contract.camera, **camera))
 
 
-@pytest.mark.parametrize("name", ["allegro", "leap"])
+@pytest.mark.parametrize("name", assets.names("hands"))
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_capsules_read_from_the_file_are_those_made_from_the_model(name, side):
     hand = HandSpec.load(name, side)
@@ -67,7 +67,7 @@ def test_capsules_read_from_the_file_are_those_made_from_the_model(name, side):
     assert sticks(read.outline) == sticks(made)
 
 
-@pytest.mark.parametrize("name", ["allegro", "leap"])
+@pytest.mark.parametrize("name", assets.names("hands"))
 def test_the_shipped_capsule_files_are_up_to_date(name):
     import json
 
