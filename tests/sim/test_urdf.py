@@ -44,36 +44,50 @@ def model_of(hand, mount):
 
 
 @pytest.fixture
-def robots(tmp_path):
-    """Hands and mounts of every kind: shipped, left, coupled; shipped arm, own arms of both formats."""
+def own_arms(tmp_path):
+    """An own arm as URDF and as MJCF, by format."""
     (tmp_path / "own.urdf").write_text(arms.urdf())
     (tmp_path / "own.xml").write_text(arms.mjcf())
-    allegro, left = HandSpec.load("allegro"), HandSpec.load("leap", "left")
-    coupled = HandSpec.load(six_motor_hand.write(tmp_path / "h"))
-    own = str(tmp_path / "own.urdf"), str(tmp_path / "own.xml")
-    return [(allegro, "floating"), (left, "ur5e"), (coupled, own[0]), (left, own[1]), (coupled, "floating")]
+    return {"urdf": str(tmp_path / "own.urdf"), "xml": str(tmp_path / "own.xml")}
 
 
-def test_links_stand_where_the_bodies_of_the_model_stand(robots):
-    rng = np.random.default_rng(0)
-    for (hand, mount), prefix in zip(robots, ["", "left_"] * len(robots), strict=False):
-        model, made = model_of(hand, mount), read(urdf.robot_urdf(hand, mount, prefix))
-        free = {model.joint(i).name: rng.uniform(*model.jnt_range[i]) for i in range(model.njnt)}
-        wanted, found = at(model, free), at(made, free, prefix)
-        assert {made.joint(i).name for i in range(made.njnt)} == {prefix + name for name in free}
-        root = "hand_base" if mount == "floating" else "world"
-        start = found.body(prefix + root) if mount == "floating" else None
-        for i in range(1, model.nbody):
-            body = found.body(prefix + NAMES.get(model.body(i).name, model.body(i).name))
-            pos, R = body.xpos, body.xmat.reshape(3, 3)
-            if start is not None:  # the hand alone hangs on nothing
-                turn = start.xmat.reshape(3, 3).T
-                pos, R = turn @ (pos - start.xpos), turn @ R
-            np.testing.assert_allclose(pos, wanted.xpos[i], atol=2e-6)
-            np.testing.assert_allclose(R, wanted.xmat[i].reshape(3, 3), atol=2e-6)
-        ranges = {made.joint(i).name: made.jnt_range[i] for i in range(made.njnt)}
-        for name in free:
-            np.testing.assert_allclose(ranges[prefix + name], model.joint(name).range, atol=1e-6)
+def hand_of(name, tmp_path):
+    """Return a hand: a shipped one with its side, or one with coupled joints."""
+    if name == "coupled":
+        return HandSpec.load(six_motor_hand.write(tmp_path / "hand"))
+    return HandSpec.load(*name.split("-"))
+
+
+@pytest.mark.parametrize(
+    ("name", "mount"),
+    [
+        *(("allegro-right", "floating"), ("leap-left", "ur5e"), ("coupled", "floating")),
+        *(
+            pytest.param(name, kind, marks=pytest.mark.slow)
+            for name, kind in (("coupled", "urdf"), ("leap-left", "xml"))
+        ),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "left_"])
+def test_links_stand_where_the_bodies_of_the_model_stand(name, mount, prefix, own_arms, tmp_path):
+    rng, hand, mount = np.random.default_rng(0), hand_of(name, tmp_path), own_arms.get(mount, mount)
+    model, made = model_of(hand, mount), read(urdf.robot_urdf(hand, mount, prefix))
+    free = {model.joint(i).name: rng.uniform(*model.jnt_range[i]) for i in range(model.njnt)}
+    wanted, found = at(model, free), at(made, free, prefix)
+    assert {made.joint(i).name for i in range(made.njnt)} == {prefix + name for name in free}
+    root = "hand_base" if mount == "floating" else "world"
+    start = found.body(prefix + root) if mount == "floating" else None
+    for i in range(1, model.nbody):
+        body = found.body(prefix + NAMES.get(model.body(i).name, model.body(i).name))
+        pos, R = body.xpos, body.xmat.reshape(3, 3)
+        if start is not None:  # the hand alone hangs on nothing
+            turn = start.xmat.reshape(3, 3).T
+            pos, R = turn @ (pos - start.xpos), turn @ R
+        np.testing.assert_allclose(pos, wanted.xpos[i], atol=2e-6)
+        np.testing.assert_allclose(R, wanted.xmat[i].reshape(3, 3), atol=2e-6)
+    ranges = {made.joint(i).name: made.jnt_range[i] for i in range(made.njnt)}
+    for name in free:
+        np.testing.assert_allclose(ranges[prefix + name], model.joint(name).range, atol=1e-6)
 
 
 def test_frames_masses_limits_and_couplings_are_those_of_the_specifications(tmp_path):
@@ -143,12 +157,13 @@ def test_the_shipped_files_are_those_that_the_command_writes(hand, tmp_path, cap
         (["shadow", "out=x.urdf"], "shadow"),
         (["allegro", "ur5", "out=x.urdf"], "ur5"),
         (["allegro", "ur5e", "out=x.xacro"], "describes a hand alone; leave out ur5e"),
-        (["allegro", "out=none/x.urdf"], "none/x.urdf"),
+        (["allegro", "out=taken/x.urdf"], "taken"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_one_line(words, text, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
     assert urdf.main(words) == 2
     error = capsys.readouterr().err
     assert text in error and error.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
