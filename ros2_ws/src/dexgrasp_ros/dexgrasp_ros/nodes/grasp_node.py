@@ -200,6 +200,7 @@ class GraspNode(LifecycleNode):
             if self._configured is not None and name == "reset_fault":
                 reason = self._reset_fault(self._configured)
             elif self._configured is not None:
+                self._configured.inputs.confirmation.clear()  # each request asks anew
                 reason = self._configured.machine.request(name, self._inputs())
             if reason == NOT_ASKED and self._configured is not None:  # all but perception agree
                 await self._configured.inputs.confirmation.ask()
@@ -234,7 +235,7 @@ class GraspNode(LifecycleNode):
     def _on_new_points(self) -> None:
         """Tick now if a tick is due; called where points of a new depth frame have arrived."""
         assert self._configured is not None
-        self._points_arrived_s = time.perf_counter()
+        self._points_arrived_s = time.monotonic()
         if self._configured.schedule.cloud_arrived(self._now_s()) and self._configured.machine.active:
             self._tick()
 
@@ -242,7 +243,7 @@ class GraspNode(LifecycleNode):
         """Run one control period: read inputs, run the state machine, send its command."""
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
-        start_s = time.perf_counter()
+        start_s = time.monotonic()
         self._configured.inputs.estop.drain()  # a press that has arrived counts in this tick
         inputs = self._inputs()
         self._restart_timer(inputs.now_s)
@@ -288,7 +289,7 @@ class GraspNode(LifecycleNode):
             self._publish_state(Output(machine.state, machine.fault, None, warning=machine.warning))
 
     def _record_timing(self, start_s: float, inputs: Inputs, output: Output) -> None:
-        end_s = time.perf_counter()
+        end_s = time.monotonic()
         if output.proposal is not None and inputs.estimate is not None:
             self.timing.add("wait_for_tick", start_s - self._points_arrived_s)
             self._marks.publish(inputs.estimate.stamp_s, self._points_arrived_s, start_s, end_s)

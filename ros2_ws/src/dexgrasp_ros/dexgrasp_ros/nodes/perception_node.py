@@ -14,7 +14,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy: mo
     os.environ.setdefault(variable, "1")
 
 from collections.abc import Callable
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from std_msgs.msg import Float64MultiArray, String
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.clock_watch import clock_missing
+from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
@@ -63,6 +64,7 @@ class PerceptionNode(Node):
         self._points = self.create_publisher(PointCloud2, "~/points", RELIABLE)
         self._plan = self.create_publisher(Float64MultiArray, "~/plan", RELIABLE)
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
+        self._marks = LatencyMarks(self)
         self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self._subscribe_all()
         serve_begin(self, self._machine.begin)
@@ -108,8 +110,9 @@ class PerceptionNode(Node):
         self._machine.on_camera_info(self._depth_topic.intrinsics(message))
 
     def _on_image(self, message: Image) -> None:
+        received_s = monotonic()
         depth_m, T_world_cam = self._depth_topic.depth(message)
-        self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam)
+        self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam, received_s)
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         self._joints.update(topic, m.joints_from_message(message), m.seconds(message.header.stamp), self._now_s())
@@ -125,11 +128,21 @@ class PerceptionNode(Node):
             )
         self._machine.on_palm_pose(*m.pose_from_message(message), m.seconds(message.header.stamp))
 
-    def _on_depth(self, depth_m: NDArray[Any], stamp_s: float, T_world_cam: NDArray[Any] | None = None) -> None:
-        start_s = perf_counter()
+    def _on_depth(
+        self,
+        depth_m: NDArray[Any],
+        stamp_s: float,
+        T_world_cam: NDArray[Any] | None = None,
+        received_s: float | None = None,
+    ) -> None:
+        """Use a depth image; `received_s`: monotonic time at which its message was received [s]."""
+        start_s = monotonic()
         self._diagnostics.frame_arrived(self._now_s() - stamp_s)
-        self._publish(self._machine.on_depth(depth_m, stamp_s, T_world_cam))
-        self._diagnostics.frame_processed(perf_counter() - start_s)
+        estimate = self._machine.on_depth(depth_m, stamp_s, T_world_cam)
+        sent_s = monotonic()
+        self._publish(estimate)
+        self._diagnostics.frame_processed(monotonic() - start_s)
+        self._marks.publish(stamp_s, start_s if received_s is None else received_s, sent_s)
 
     def _move_with_palm(self) -> None:
         self._publish(self._machine.move_with_palm())
