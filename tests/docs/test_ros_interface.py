@@ -83,7 +83,7 @@ def test_the_topics_of_a_node_are_those_of_its_table(graph, executable):
     assert endpoints(graph, name) == wanted
 
 
-@pytest.mark.parametrize("executable", ["grasp_node", "sim_robot_node"])
+@pytest.mark.parametrize("executable", NODES)
 def test_the_services_of_a_node_are_those_of_its_table(graph, executable):
     name = executable.removesuffix("_node")
     offered = dict(graph.node.get_service_names_and_types_by_node(name, ""))

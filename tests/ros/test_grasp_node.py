@@ -198,6 +198,10 @@ def test_a_real_robot_is_moved_only_while_its_drivers_and_its_emergency_stop_are
     def waits_for(text):
         ros.until(lambda: text in node._refusal, f"'{text}', not '{node._refusal}'")
 
+    def reset():
+        ros.until(lambda: bench.ask("reset_fault").success, "a reset")
+        ros.until(lambda: bench.state == "idle", "idle")
+
     def fails_with(text):
         ros.until(lambda: bench.state == "fault", text)
         assert text in node._output.fault
@@ -216,11 +220,11 @@ def test_a_real_robot_is_moved_only_while_its_drivers_and_its_emergency_stop_are
     mode.publish(UInt8(data=3))
     fails_with("safety_mode is 3 on /arm/safety_mode; the robot moves with 1, 2")
     mode.publish(UInt8(data=2))
-    ros.until(lambda: bench.ask("reset_fault").success, "a reset")
+    reset()
     other = ros.node.create_publisher(Float64MultiArray, HAND, 1)
     fails_with(f"others publish on {HAND} as well: /peer; stop them")
     ros.node.destroy_publisher(other)
-    ros.until(lambda: bench.ask("reset_fault").success, "a reset")
+    reset()
     ros.node.destroy_publisher(button)
     fails_with("emergency stop: a publisher of /estop has left, 0 remain")
     assert "nobody publishes on /estop" in bench.ask("reset_fault").message
