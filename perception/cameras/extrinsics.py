@@ -6,6 +6,7 @@ T_world_cam:            # camera frame (OpenCV axes) to world
 stream: depth           # whose camera frame: depth or color
 T_color_depth: {...}    # depth camera to colour camera, where known: then the pose is valid for both
 serial: "..."           # of the camera; empty = any
+frame_id: "..."         # of its ROS messages; empty = not known
 residuals: {...}        # how good it is, for people
 """
 
@@ -25,7 +26,7 @@ from dexgrasp.utils.readers import read_yaml
 from dexgrasp.utils.rotations import matrix_from_quat, quat_from_matrix
 from dexgrasp.utils.text import shown
 
-KEYS = ("T_world_cam", "stream", "serial", "residuals", "T_color_depth")
+KEYS = ("T_world_cam", "stream", "serial", "residuals", "T_color_depth", "frame_id")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class CameraPose:
     """Residuals that the calibration reported."""
     T_color_depth: NDArray[np.float64] | None = None
     """(4, 4) depth camera to colour camera of the device; None = unknown."""
+    frame_id: str = ""
+    """frame_id of the ROS messages of the camera whose pose this is; empty = not known."""
 
     def __post_init__(self) -> None:
         check_rigid(self.T_world_cam, "T_world_cam")
@@ -79,12 +82,22 @@ class CameraPose:
         try:
             T = pose_from_dict(values["T_world_cam"], "T_world_cam")
             serial, residuals = values.get("serial", ""), values.get("residuals", {})
+            frame_id = values.get("frame_id", "")
+            if not isinstance(frame_id, str):
+                raise ValueError(f"frame_id must be a text, got {shown(frame_id)}")
             if not isinstance(serial, (str, int)) or isinstance(serial, bool) or not isinstance(residuals, Mapping):
                 raise ValueError(f"serial must be a text and residuals keys with values, got {shown(serial)}")
             other = values.get("T_color_depth")
             between = None if other is None else pose_from_dict(other, "T_color_depth", BASELINE)
             stream = values.get("stream", "depth")
-            return cls(T_world_cam=T, stream=stream, serial=str(serial), residuals=residuals, T_color_depth=between)
+            return cls(
+                T_world_cam=T,
+                stream=stream,
+                serial=str(serial),
+                residuals=residuals,
+                T_color_depth=between,
+                frame_id=frame_id,
+            )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -98,6 +111,8 @@ class CameraPose:
         }
         if self.T_color_depth is not None:
             values["T_color_depth"] = pose_to_dict(self.T_color_depth)
+        if self.frame_id:
+            values["frame_id"] = self.frame_id
         head = "# Pose of the camera, written by `dexgrasp calibrate camera`. Metres; quaternion wxyz; OpenCV axes.\n"
         write_text(path, head + yaml.safe_dump(values, sort_keys=False))
 

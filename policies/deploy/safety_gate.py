@@ -317,7 +317,8 @@ class SafetyGate:
         """Return that an age is above its limit, in the future or no number, or an empty string."""
         if -self.period_s <= age_s <= limit_s:
             return ""
-        return f"{name}: {age_s:.3f} s old, at most {limit_s:.3f} s are allowed"
+        age = f"{age_s:.3f}" if not abs(age_s) > 1e9 else f"{age_s:.3g}"
+        return f"{name}: {age} s old, at most {limit_s:.3f} s are allowed"
 
     def _palm_lags(self, state: tuple[Array, Array, Array], now_s: float) -> str:
         """Return how far the measured palm has been from its target for too long, or an empty string."""

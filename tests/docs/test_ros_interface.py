@@ -88,12 +88,13 @@ def test_the_topics_of_a_node_are_those_of_its_table(graph, executable):
     assert endpoints(graph, name) == wanted
 
 
-@pytest.mark.parametrize("executable", ["grasp_node", "sim_robot_node"])
+@pytest.mark.parametrize("executable", NODES)
 def test_the_services_of_a_node_are_those_of_its_table(graph, executable):
     name = executable.removesuffix("_node")
     offered = dict(graph.node.get_service_names_and_types_by_node(name, ""))
     triggers = {(service, kinds[0]) for service, kinds in offered.items() if kinds == ["std_srvs/srv/Trigger"]}
-    assert triggers == {tuple(row[:2]) for row in rows(f"Services of {executable}")}
+    told = rows(f"Services of {executable}") if f"### Services of {executable}\n" in PAGE else []
+    assert triggers == {tuple(row[:2]) for row in told}
 
 
 def test_the_actions_of_the_grasp_node_are_those_of_its_table(graph):

@@ -41,7 +41,6 @@ def image(frame_id):
         ("color", "rgb_camera_link", "auto"),
         ("depth", "camera_infra1_optical_frame", "auto"),
         ("color", "zed_left_camera_optical_frame", "color"),
-        ("depth", "", "depth"),
     ],
 )
 def test_a_pose_holds_for_images_of_its_own_camera(tmp_path, stream, frame_id, setting):
@@ -63,7 +62,8 @@ def test_a_pose_holds_for_images_of_its_own_camera(tmp_path, stream, frame_id, s
             "frame_id 'camera_optical_frame' .* set depth_stream to depth, or to",
         ),
         ("color", "rgbd_camera_optical_frame", "auto", "frame_id 'rgbd_camera_optical_frame' .* does not say"),
-        ("depth", "", "auto", "frame_id '' of the depth image does not say"),
+        ("depth", "", "auto", "has no frame_id"),
+        ("depth", "", "depth", "has no frame_id"),
         ("depth", "depth_to_rgb_frame", "auto", "does not say"),
     ],
 )
@@ -80,8 +80,42 @@ def test_a_pose_of_the_other_camera_is_moved_where_the_file_says_how(tmp_path):
 
 
 def test_a_pose_of_parameters_is_that_of_the_depth_images(tmp_path):
-    for frame_id in (DEPTH, COLOR, "anything", ""):
+    for frame_id in (DEPTH, COLOR, "anything"):
         np.testing.assert_allclose(topic(tmp_path).depth(image(frame_id))[1], POSE, atol=1e-12)
+
+
+def test_images_of_another_frame_than_that_of_the_calibration_are_refused(tmp_path):
+    second = "camera2_depth_optical_frame"  # its images and camera_info agree
+    CameraPose(POSE, frame_id=DEPTH).save(tmp_path / "named.yaml")
+    named = {"camera_file": str(tmp_path / "named.yaml")}
+    for given, origin in ((named, "frame_id in .*named.yaml"), ({"camera_frame": DEPTH}, "parameter camera_frame")):
+        place = {} if "camera_file" in given else {"camera_quat_wxyz": (0.0, 1.0, 0.0, 0.0)}
+        depth = DepthTopic(PerceptionCfg(bundle="", **given, **place), "/depth/image_rect_raw")
+        depth.intrinsics(info_from_intrinsics(CAMERA, 0.0, second))
+        with pytest.raises(ValueError, match=f"is in frame '{second}', expected '{DEPTH}' \\({origin}\\)"):
+            depth.depth(image(second))
+        depth.intrinsics(info_from_intrinsics(CAMERA, 0.0, DEPTH))
+        depth.depth(image(DEPTH))
+    other = DepthTopic(PerceptionCfg(bundle="", **named, camera_frame=second), "/depth/image_rect_raw")
+    other.depth(image(second))  # the parameter overrides the file
+
+
+def test_the_frame_of_the_first_images_stays(tmp_path):
+    depth = topic(tmp_path, "depth")
+    depth.depth(image(DEPTH))
+    with pytest.raises(ValueError, match=r"expected 'camera_depth_optical_frame' \(the first images\)"):
+        depth.depth(image("depth_of_a_second_camera"))
+    depth.depth(image(DEPTH))
+
+
+def test_a_file_that_names_its_frame_still_serves_the_other_stream_where_it_says_how(tmp_path):
+    CameraPose(POSE, "depth", T_color_depth=T_COLOR_DEPTH, frame_id=DEPTH).save(tmp_path / "both.yaml")
+    depth = DepthTopic(PerceptionCfg(bundle="", camera_file=str(tmp_path / "both.yaml")), "/image_raw")
+    _, T_world_cam = depth.depth(image(COLOR))
+    np.testing.assert_allclose(T_world_cam[:3, 3], (0.085, 0.2, 0.5), atol=1e-12)
+    fresh = DepthTopic(PerceptionCfg(bundle="", camera_file=str(tmp_path / "both.yaml")), "/image_raw")
+    with pytest.raises(ValueError, match="frame_id in"):
+        fresh.depth(image("camera2_depth_optical_frame"))
 
 
 def test_intrinsics_of_another_camera_are_refused(tmp_path):

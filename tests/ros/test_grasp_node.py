@@ -11,47 +11,28 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
-from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.parameter import Parameter
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState, PointCloud2
-from std_msgs.msg import Bool, Float64MultiArray, String
-from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
+from std_msgs.msg import Bool, Float64MultiArray, UInt8
 
 from dexgrasp import assets
-from dexgrasp.policies.deploy.bundle import contract_sha256, read_contract
-from dexgrasp.policies.deploy.policy import PregraspPlan
+from dexgrasp.perception.cameras.extrinsics import pose_to_dict
+from dexgrasp.policies.deploy.bundle import contract_sha256
+from dexgrasp.sim.sensors.synthetic_scenes import make_scene
 from dexgrasp_ros import config, message_conversions
 from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.joint_test.record import check_record, write_record
 from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.nodes.grasp_node import GraspNode
+from dexgrasp_ros.nodes.perception_node import PerceptionNode
 from dexgrasp_ros.object_estimate import ObjectEstimate
+from tests.helpers.grasp_bench import BUNDLE, CONTRACT, GOAL, HAND, QUICK, Bench
 from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process
 
 pytestmark = pytest.mark.ros
-BUNDLE = str(assets.path("policies/allegro/student/bundle"))
-CONTRACT = read_contract(BUNDLE)
-HAND, ARM = "/hand_controller/commands", "/scaled_joint_trajectory_controller/joint_trajectory"
-DOWN = [0.5**0.5, 0.0, 0.5**0.5, 0.0]
-GOAL = [0.05, 0.05, 0.26]
-QUICK = {
-    "grasp.attempts": 1,
-    "grasp.motion.palm_speed_m_s": 0.3,
-    "grasp.motion.palm_speed_rad_s": 1.5,
-    "grasp.motion.transit_height_m": 0.32,
-    "arm_speed": 0.8,
-    "settle_s": 0.0,
-    "safety.joints_timeout_s": 30.0,
-    "clock_timeout_s": 30.0,
-    "safety.points_timeout_s": 30.0,
-    "grasp.late_periods": 600.0,
-}
-"""The way to the pre-grasp in two seconds; patience with a machine that does other things as well."""
 
 
 @pytest.fixture(scope="module")
@@ -66,98 +47,6 @@ def bench(ros, robot, tmp_path):
     return Bench(ros, robot, tmp_path)
 
 
-class Bench:
-    """A grasp node in this process, everything it says, and what perception would tell it."""
-
-    def __init__(self, ros, robot, folder):
-        self.ros, self.folder = ros, folder
-        self.times = ros.listen(Clock, "/clock", SENSOR)
-        self.joints = ros.listen(JointState, "/joint_states", SENSOR)
-        self.states = ros.listen(String, "/grasp/state", LATCHED)
-        self.hand, self.arm = ros.listen(Float64MultiArray, HAND), ros.listen(JointTrajectory, ARM)
-        self.reports = ros.listen(DiagnosticArray, "/diagnostics")
-        ros.until(lambda: self.joints and self.times, f"the robot: {robot.text()}")
-        assert ros.call(Trigger, "/sim_robot/reset").success
-        self.joints.clear()
-        ros.until(lambda: self.joints, "joint states")
-
-    def relayed(self):
-        """Descriptions whose hand reports on a topic of its own, to which the test carries what the robot says."""
-        names = CONTRACT.hand.joint_names
-        hand = yaml.safe_load(config("hands/sim_allegro.yaml").read_text())
-        hand["state"]["topic"] = "/hand_states"
-        arm = yaml.safe_load(config("arms/sim_ur5e.yaml").read_text())
-        arm["state"]["ignore"] = names
-        relay = self.ros.node.create_publisher(JointState, "/hand_states", SENSOR)
-        self.relaying = True
-
-        def carry(message):
-            found = message_conversions.joints_from_message(message)
-            stamp_s = message_conversions.seconds(message.header.stamp)
-            if self.relaying:
-                relay.publish(message_conversions.joint_message(names, [found[name] for name in names], stamp_s))
-
-        self.ros.node.create_subscription(JointState, "/joint_states", carry, SENSOR)
-        paths = {"hand": self.folder / "hand.yaml", "arm": self.folder / "arm.yaml"}
-        for kind, text in (("hand", hand), ("arm", arm)):
-            paths[kind].write_text(yaml.safe_dump(text))
-        return {kind: str(path) for kind, path in paths.items()}
-
-    def start(self, active=True, **parameters):
-        given = {"bundle": BUNDLE, "use_sim_time": True, **QUICK, **parameters}
-        overrides = [Parameter(name, value=value) for name, value in given.items()]
-        node = self.ros.add(GraspNode(context=self.ros.context, parameter_overrides=overrides))
-        if active:
-            self.ros.until(lambda: node.timing.percentiles_ms(), "the first tick")
-        return node
-
-    @property
-    def now_s(self):
-        return message_conversions.seconds(self.times[-1].clock)
-
-    @property
-    def state(self):
-        return self.states[-1].data if self.states else None
-
-    def ask(self, name):
-        return self.ros.call(Trigger, f"/grasp/{name}")
-
-    def perceive(self, plan=True, points=True):
-        """Publishes a plan and points, fresh, at 20 Hz of simulated time."""
-        plans = self.ros.node.create_publisher(Float64MultiArray, "/perception/plan", 1)
-        clouds = self.ros.node.create_publisher(PointCloud2, "/perception/points", 1)
-        style = CONTRACT.grasp.power
-        what = PregraspPlan(GOAL, DOWN, 0.08, style.closing, style.floor_m, style.open_pose)
-        rng = np.random.default_rng(0)
-        some = rng.uniform([0.02, 0.02, 0.0], [0.08, 0.08, 0.06], (256, 3)).astype(np.float32)
-
-        def publish():
-            if self.times:
-                plans.publish(message_conversions.plan_message(what, self.now_s))
-                clouds.publish(estimate_message(ObjectEstimate(some, stamp_s=self.now_s), "world"))
-
-        timer = self.ros.node.create_timer(0.05, publish)
-        self.ros.until(lambda: plans.get_subscription_count() and clouds.get_subscription_count(), "the node's ears")
-        self.ros.spin(0.3)
-        return timer
-
-    def report(self, name, level=message_conversions.OK):
-        """The newest report of that name and level, as its text and values."""
-        self.reports.clear()
-
-        def found():
-            return [s for m in self.reports for s in m.status if (s.name, s.level) == (name, level)]
-
-        self.ros.until(found, f"a report of {name}")
-        status = found()[-1]
-        return status.message, {item.key: item.value for item in status.values}
-
-    def measured(self):
-        """The newest positions of the fingers in the contract's order."""
-        found = message_conversions.joints_from_message(self.joints[-1])
-        return np.array([found[name] for name in CONTRACT.hand.joint_names])
-
-
 def test_the_first_commands_are_where_the_robot_is_measured(bench):
     fingers = bench.measured()
     arm = message_conversions.joints_from_message(bench.joints[-1])
@@ -170,8 +59,20 @@ def test_the_first_commands_are_where_the_robot_is_measured(bench):
     assert bench.state == "idle"
 
 
-def test_a_clock_that_stands_still_is_a_fault_because_no_tick_comes(bench, robot):
+def test_a_clock_that_stands_still_is_a_fault_in_motion_and_a_warning_at_rest(bench, robot):
     bench.start(clock_timeout_s=0.25)
+    robot.send(signal.SIGSTOP)
+    try:
+        bench.ros.until(lambda: bench.report("grasp: state", message_conversions.WARN), "a warning")
+        text, values = bench.report("grasp: state", message_conversions.WARN)
+        assert text.startswith("idle, standing still: the clock stands still: no new time for ")
+        assert values["state"] == "idle"
+    finally:
+        robot.send(signal.SIGCONT)
+    bench.ros.until(lambda: bench.report("grasp: state")[0] == "idle", "that it goes on without a reset")
+    bench.perceive()
+    assert bench.ask("grasp").success
+    bench.ros.until(lambda: bench.state == "pregrasp" and len(bench.arm) > 10, "a motion")
     robot.send(signal.SIGSTOP)
     try:
         began_s = time.monotonic()
@@ -221,7 +122,7 @@ def test_an_emergency_stop_acts_within_a_tick_and_stays_until_it_is_reset(bench)
     bench.ros.spin(1.0)
     ends = [message_conversions.trajectory_point(message)[0]["elbow"] for message in bench.arm[-3:]]
     assert np.ptp(ends) < 2e-3
-    assert bench.ask("reset_fault").message == "the emergency stop is pressed"
+    assert bench.ask("reset_fault").message == "the emergency stop is pressed by node /peer"
     stop.publish(Bool(data=False))
     bench.ros.spin(0.5)
     assert bench.state == "fault"
@@ -243,7 +144,7 @@ def test_an_emergency_stop_is_heard_however_it_is_published(bench):
     pressed.publish(Bool(data=True))  # before the node is there
     node = bench.start(active=False, settle_s=1.0)
     bench.ros.until(lambda: node._refusal.startswith("the emergency stop was pressed"), "the reason")
-    assert bench.ask("reset_fault").message == "the emergency stop is pressed"
+    assert bench.ask("reset_fault").message == "the emergency stop is pressed by node /peer"
     pressed.publish(Bool(data=False))
     bench.ros.spin(0.5)
     assert not bench.hand
@@ -254,31 +155,158 @@ def test_an_emergency_stop_is_heard_however_it_is_published(bench):
     bench.ros.until(lambda: bench.state == "fault", "the stop")
 
 
-def test_every_short_press_stops_until_it_is_reset_whoever_says_false(bench):
+@pytest.mark.parametrize("presses", [50, pytest.param(2000, marks=pytest.mark.slow)])
+def test_no_pulse_of_two_publishers_is_missed(bench, presses):
+    """Pulses of 1 to 100 ms; in every other one the node does not run before the publisher has said false again."""
+    ros = bench.ros
     bench.start()
-    button, other = bench.ros.publisher(Bool, "/estop", LATCHED), bench.ros.publisher(Bool, "/estop", RELIABLE)
-    streaming = [True]
-    bench.ros.node.create_timer(0.015, lambda: streaming[0] and other.publish(Bool(data=False)))
+    buttons = ros.publisher(Bool, "/estop", LATCHED), ros.publisher(Bool, "/estop", RELIABLE)
     rng = np.random.default_rng(0)
-    for i in range(20):
-        bench.ros.spin(rng.uniform(0.0, 0.05))  # anywhere in a control period
-        sent, publisher = len(bench.hand), (button, other)[i % 2]
-        publisher.publish(Bool(data=True))
-        time.sleep(0.02)  # the node, in this process, does not run meanwhile
-        publisher.publish(Bool(data=False))
-        bench.ros.until(lambda: bench.state == "fault", f"the stop by press {i}", 5.0)
-        assert len(bench.hand) - sent <= 4  # ticks, with the way of the message
-        bench.ros.spin(0.04)
-        assert bench.state == "fault"
-        assert "reset_fault first" in bench.ask("grasp").message
-        bench.ros.until(lambda: bench.ask("reset_fault").success, "a reset, once the last false has arrived")
-        bench.ros.until(lambda: bench.state == "idle", "idle")
-    streaming[0] = False
-    bench.ros.spin(0.04)
-    button.publish(Bool(data=True))
-    bench.ros.until(lambda: bench.state == "fault", "the stop")
-    assert bench.ask("reset_fault").message == "the emergency stop is pressed"
-    assert bench.state == "fault"
+    late_s = []
+    for i in range(presses):
+        pressed, other = buttons if i % 2 else buttons[::-1]
+        ros.spin(rng.uniform(0.0, 0.05))  # anywhere in a control period
+        sent = len(bench.hand)
+        began_s = time.monotonic()
+        pressed.publish(Bool(data=True))
+        pulse_s = 0.001 * 100.0 ** rng.uniform()
+        if i % 4 < 2:
+            time.sleep(pulse_s)
+        else:
+            ros.spin(pulse_s)
+        other.publish(Bool(data=False))
+        pressed.publish(Bool(data=False))
+        ros.until(lambda: bench.state == "fault", f"the stop by press {i} of {pulse_s * 1e3:.1f} ms", 5.0)
+        ros.until(lambda sent=sent: len(bench.hand) > sent, "a command of the hold", 5.0)
+        late_s.append(time.monotonic() - began_s - (pulse_s if i % 4 < 2 else 0.0))
+        assert bench.ask("reset_fault").success
+        ros.until(lambda: bench.state == "idle", f"idle after press {i}", 5.0)
+    print(f"{presses} presses, none missed; fault at most {1e3 * max(late_s):.1f} ms after the node could run")
+
+
+def test_a_real_robot_is_moved_only_while_its_drivers_and_its_emergency_stop_are_there(bench):
+    ros, arm = bench.ros, yaml.safe_load(config("arms/sim_ur5e.yaml").read_text())
+    arm["status"] = {
+        "safety_mode": {"topic": "/arm/safety_mode", "type": "std_msgs/msg/UInt8", "ready": [1, 2]},
+        "program": {"topic": "/arm/program", "type": "std_msgs/msg/Bool", "ready": [True]},
+    }
+    (bench.folder / "arm.yaml").write_text(yaml.safe_dump(arm, sort_keys=False))
+    write_record(bench.folder / "wave.json", load("hands", "sim_allegro"), CONTRACT.hand.joint_names)
+    files = {"arm": str(bench.folder / "arm.yaml"), "wave_test": str(bench.folder / "wave.json")}
+    node = bench.start(active=False, robot="real", **files)
+
+    def waits_for(text):
+        ros.until(lambda: text in node._refusal, f"'{text}', not '{node._refusal}'")
+
+    def reset():
+        ros.until(lambda: bench.ask("reset_fault").success, "a reset")
+        ros.until(lambda: bench.state == "idle", "idle")
+
+    def fails_with(text):
+        ros.until(lambda: bench.state == "fault", text)
+        assert text in node._output.fault
+        assert text in bench.ask("reset_fault").message or "left" in text
+
+    waits_for("nobody publishes on /estop")
+    button = ros.publisher(Bool, "/estop", LATCHED)
+    waits_for("safety_mode is not known")
+    mode = ros.publisher(UInt8, "/arm/safety_mode", LATCHED)
+    mode.publish(UInt8(data=1))
+    waits_for("program is not known")
+    assert not bench.hand and not bench.arm
+    program = ros.publisher(Bool, "/arm/program", LATCHED)
+    program.publish(Bool(data=True))
+    ros.until(lambda: bench.state == "idle" and bench.hand, "commands")
+    mode.publish(UInt8(data=3))
+    fails_with("safety_mode is 3 on /arm/safety_mode; the robot moves with 1, 2")
+    mode.publish(UInt8(data=2))
+    reset()
+    other = ros.node.create_publisher(Float64MultiArray, HAND, 1)
+    fails_with(f"others publish on {HAND} as well: /peer; stop them")
+    ros.node.destroy_publisher(other)
+    reset()
+    ros.node.destroy_publisher(button)
+    fails_with("emergency stop: a publisher of /estop has left, 0 remain")
+    assert "nobody publishes on /estop" in bench.ask("reset_fault").message
+
+
+def test_a_grasp_begins_only_on_a_plan_that_perception_still_holds(bench, household):
+    """The view is lost after the plan was sent and before the grasp is asked for: the arm must not move for nothing."""
+    ros, scene = bench.ros, make_scene("plain", household, 3)
+    node = bench.start(**{"safety.points_timeout_s": 1.0, "grasp.motion.palm_speed_m_s": 0.02})
+    place = pose_to_dict(scene.frame.T_world_cam)
+    given = {"bundle": BUNDLE, "camera_pos_m": place["pos_m"], "camera_quat_wxyz": place["quat_wxyz"]}
+    overrides = [Parameter(name, value=value) for name, value in (given | {"use_sim_time": True}).items()]
+    ros.add(PerceptionNode(context=ros.context, parameter_overrides=overrides))
+    camera = "/camera/camera/depth/"
+    info, depth = ros.publisher(CameraInfo, f"{camera}camera_info"), ros.publisher(Image, f"{camera}image_rect_raw")
+    seen_m, nothing_m = scene.frame.depth_m, np.zeros_like(scene.frame.depth_m)
+
+    def look(depth_m):
+        stamp_s = bench.now_s
+        info.publish(message_conversions.info_from_intrinsics(scene.frame.intrinsics, stamp_s, "camera"))
+        ros.spin(0.02)
+        depth.publish(message_conversions.image_from_depth(depth_m, stamp_s, "camera"))
+        ros.spin(0.03)
+
+    def planned():
+        look(seen_m)
+        return node._inputs().plan is not None
+
+    ros.until(planned, "a plan")
+    look(nothing_m)
+    assert node._inputs().now_s - node._inputs().plan_stamp_s < 1.0  # young enough
+    refused = bench.ask("grasp")
+    assert (refused.success, refused.message) == (
+        *(False, "perception refuses: no first view: 0 of 12 frames agree: is anything moving?"),
+    )
+    ros.spin(0.2)
+    assert [message.data for message in bench.states] == ["idle"]
+    ros.until(lambda: look(seen_m) or bench.ask("grasp").success, "a grasp on the next plan")
+    ros.until(lambda: bench.state == "pregrasp", "pregrasp")
+    for _ in range(20):
+        look(seen_m)
+    assert bench.state == "pregrasp"
+    ros.until(lambda: bench.state == "fault", "that points are too old")  # the camera is silent
+    assert "pregrasp: points: 1." in node._output.fault
+
+
+def test_a_plan_is_refused_for_the_reasons_of_perception(bench):
+    bench.start()
+    assert bench.ask("grasp").message.startswith("no plan received")
+    bench.perceive()
+    bench.refusal = "the object moves"
+    assert bench.ask("grasp").message == "perception refuses: the object moves"
+    bench.refusal, bench.held_id = "", "8"
+    assert bench.ask("grasp").message == "perception holds plan 8, received was plan 7: ask again"
+    bench.held_id = "the first one"
+    assert "answered 'the first one' instead of the id of a plan" in bench.ask("grasp").message
+    assert (bench.begun, bench.state) == (3, "idle")
+    bench.held_id = bench.plan_id
+    assert bench.ask("grasp").success
+
+
+def test_points_outside_the_workspace_are_refused(bench):
+    node = bench.start()
+    clouds = bench.ros.publisher(PointCloud2, "/perception/points")
+    points = np.random.default_rng(0).uniform(0.0, 0.1, (256, 3)).astype(np.float32)
+    for far_m, accepted in ((0.0, True), (0.65, True), (0.75, False), (5.0, False)):
+        moved = points.copy()
+        moved[17, 0] = far_m
+        clouds.publish(estimate_message(ObjectEstimate(moved, stamp_s=bench.now_s + far_m), "world"))
+        if accepted:
+            bench.ros.until(lambda moved=moved: _holds(node, moved), f"points {far_m} m away")
+        else:
+            text = f"a point at [{far_m:g}, "
+            bench.ros.until(lambda text=text: text in node._inputs().input_errors.replace(".0,", ","), "the refusal")
+            assert not _holds(node, moved)
+    assert node._configured.inputs.refused == {"points": 2}
+
+
+def _holds(node, points):
+    """Whether the newest points that the node accepted are these."""
+    estimate = node._inputs().estimate
+    return estimate is not None and np.array_equal(estimate.points_w, points)
 
 
 def test_joint_states_that_stop_are_a_fault(bench):

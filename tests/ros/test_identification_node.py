@@ -13,6 +13,8 @@ from std_msgs.msg import Float64MultiArray
 
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp_ros import message_conversions as m
+from dexgrasp_ros.identification.excitation import ExcitationCfg, excite
+from dexgrasp_ros.identification.gate import PALM, make_gate, pass_gate
 from dexgrasp_ros.nodes.identification_node import IdentificationNode
 from tests.helpers.ros import SENSOR, Process
 
@@ -46,6 +48,46 @@ def test_joint_states_that_fall_silent_end_it_with_the_hand_held(ros, tmp_path):
         assert "joint states are 2." in process.text()
     np.testing.assert_allclose(sent[0].data, where, atol=0.01)  # from where the hand is
     ros.until(lambda: np.allclose(sent[-1].data, where), "the hold")
+
+
+def test_the_gate_lets_the_excitation_pass_and_nothing_else():
+    cfg = ExcitationCfg()
+    hand, gate = HandSpec.load("allegro"), make_gate("allegro", cfg, stale_s=0.2)
+    rest = (hand.joint_lower + hand.joint_upper) / 2
+    gate.reset(rest, *PALM, 0.0)
+    joints, now_s = rest, 0.0
+    for target in excite(rest[3], hand.joint_lower[3], hand.joint_upper[3], cfg):
+        now_s += 1 / cfg.rate_hz
+        wanted = rest.copy()
+        wanted[3] = target
+        safe = pass_gate(gate, wanted, joints, now_s, now_s)
+        assert safe.fault == ""
+        assert abs(safe.joint_target[3] - target) < 0.35  # a reversed step takes two periods, for the acceleration
+        joints = joints + np.clip(safe.joint_target - joints, -0.07, 0.07)  # 7 rad/s
+    np.testing.assert_allclose(safe.joint_target, rest, atol=1e-9)
+    beyond = pass_gate(gate, rest + 10.0, joints, now_s + 0.01, now_s + 0.01)
+    assert (beyond.joint_target <= hand.joint_upper).all()
+    assert "command" in pass_gate(gate, np.full(16, np.nan), joints, now_s + 0.02, now_s + 0.02).fault
+    gate.reset(joints, *PALM, now_s)
+    assert "readings: 0.300 s old" in pass_gate(gate, rest, joints, now_s, now_s + 0.3).fault
+
+
+def test_readings_that_no_hand_can_have_end_it(ros, tmp_path):
+    hand = HandSpec.load("allegro")
+    sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
+    joints = ros.publisher(JointState, "/joint_states", SENSOR, subscribers=0)
+    made = ros.add(node(ros, stale_s=5.0, out=str(tmp_path)))
+
+    def read(finger_rad):
+        where = np.full(16, 0.3)
+        where[5] = finger_rad
+        where = np.clip(where, hand.joint_lower, hand.joint_upper) + (where - 0.3) * (finger_rad > 1)
+        joints.publish(m.joint_message(hand.joint_names, where, ros.node.get_clock().now().nanoseconds * 1e-9))
+        ros.spin(0.02)
+
+    ros.until(lambda: read(0.3) or len(sent) > 5, "targets")
+    ros.until(lambda: read(4.0) or made.finished, "the end")
+    assert "is more than 0.5 rad outside its range" in made.failure
 
 
 def node(ros, **values):

@@ -329,6 +329,15 @@ def test_a_plan_describes_itself():
         np.testing.assert_array_equal(getattr(plan, name), value)
 
 
+@pytest.mark.parametrize("plan_id", [None, 0, 1_795_904_363_404])  # milliseconds since 1970
+def test_the_id_of_a_plan_is_exact_and_changes_nothing_else(plan_id):
+    message = through_the_wire(m.plan_message(PLAN, 7.25, plan_id))
+    assert m.plan_id_of(message) == plan_id
+    plan, stamp_s = m.plan_from_message(message)
+    assert stamp_s == 7.25
+    np.testing.assert_array_equal(plan.joint_pos, PLAN.joint_pos)
+
+
 def test_a_plan_that_contradicts_itself_is_refused():
     with pytest.raises(m.MessageError, match="fields"):
         m.plan_from_message(Float64MultiArray(data=[1.0]))

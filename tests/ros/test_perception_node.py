@@ -190,7 +190,7 @@ def test_without_readings_of_the_robot_a_grasp_shows_nothing(robot):
 
 def rgb(robot):
     data = array.array("B", bytes(640 * 480 * 3))
-    return Image(header=m.header(robot.now_s()), height=480, width=640, encoding="rgb8", step=1920, data=data)
+    return Image(header=m.header(robot.now_s(), "camera"), height=480, width=640, encoding="rgb8", step=1920, data=data)
 
 
 def smaller(robot):

@@ -31,6 +31,8 @@ UNIT_TOLERANCE = 1e-2
 """Accepted deviation of the norm of a quaternion in a message from 1."""
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+PLAN_ID = "plan_id"
+"""Label of the id in the message of a plan."""
 MM = 0.001
 LEAST_CLOUD_M = 1e-4
 """Extent below which a cloud of an object is in another unit or byte order."""
@@ -172,9 +174,9 @@ def array_from_message(message: Float64MultiArray, size: int) -> NDArray[np.floa
     return values
 
 
-def plan_message(plan: PregraspPlan, stamp_s: float) -> Float64MultiArray:
-    """Return the fields of a plan in one array; `layout.dim` names each and gives its size."""
-    parts = {"stamp_s": np.array([stamp_s])}
+def plan_message(plan: PregraspPlan, stamp_s: float, plan_id: int | None = None) -> Float64MultiArray:
+    """Return the fields of a plan, and its id, in one array; `layout.dim` names each and gives its size."""
+    parts = {"stamp_s": np.array([stamp_s])} | ({} if plan_id is None else {PLAN_ID: np.array([plan_id], float)})
     parts |= {item.name: np.asarray(getattr(plan, item.name), float).ravel() for item in fields(plan)}
     message = array_message(np.concatenate(list(parts.values())))
     message.layout.dim = [MultiArrayDimension(label=k, size=len(v), stride=len(v)) for k, v in parts.items()]
@@ -185,18 +187,29 @@ def plan_from_message(message: Float64MultiArray) -> tuple[PregraspPlan, float]:
     """Return the plan, and the stamp of the depth frame it was made from [s]. Raises MessageError."""
     sizes = {item.label: item.size for item in message.layout.dim}
     wanted = {"stamp_s", *(item.name for item in fields(PregraspPlan))}
-    values = np.array(message.data, float)
-    if set(sizes) != wanted or len(message.layout.dim) != len(wanted) or sum(sizes.values()) != len(values):
+    values, complete = np.array(message.data, float), set(sizes) - {PLAN_ID} == wanted  # older recordings have no id
+    if not complete or len(message.layout.dim) != len(sizes) or sum(sizes.values()) != len(values):
         raise MessageError(f"a plan needs the fields {sorted(wanted)}; got {sizes} for {len(values)} values")
     if not np.isfinite(values).all():
         bad = [k for k, part in _split(sizes, values).items() if not np.isfinite(part).all()]
         raise MessageError(f"the values of a plan must be finite; {bad} are not")
     parts = _split(sizes, values)
+    parts.pop(PLAN_ID, None)
     for name, size in {"stamp_s": 1, "palm_pos_w": 3, "palm_quat_w": 4, "depth_m": 1, "floor_m": 1}.items():
         if sizes[name] != size:
             raise MessageError(f"field {name} of a plan needs {size} values, got {sizes[name]}")
     stamp_s, depth_m, floor_m = (float(parts.pop(name)[0]) for name in ("stamp_s", "depth_m", "floor_m"))
     return PregraspPlan(depth_m=depth_m, floor_m=floor_m, **parts), stamp_s
+
+
+def plan_id_of(message: Float64MultiArray) -> int | None:
+    """Return the id of the plan in a message that `plan_from_message` accepts; None where it has none."""
+    start = 0
+    for item in message.layout.dim:
+        if item.label == PLAN_ID:
+            return int(message.data[start]) if item.size == 1 else None
+        start += item.size
+    return None
 
 
 def diagnostic(name: str, level: bytes, message: str, values: Mapping[str, Any] | None = None) -> DiagnosticStatus:

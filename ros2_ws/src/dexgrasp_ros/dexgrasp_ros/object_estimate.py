@@ -22,3 +22,5 @@ class ObjectEstimate:
     """Stamp of the newest depth frame [s]."""
     plan: PregraspPlan | None = None
     """Pre-grasp planned from the first view; None during a grasp and where points come from a message."""
+    plan_id: int | None = None
+    """Number of the plan, unique over restarts of perception; None without a plan."""

@@ -118,6 +118,25 @@ class StateCfg:
 
 @dataclass(frozen=True)
 @bounded
+class StatusCfg:
+    """State of the robot that its driver publishes; while it is not ready, nothing is sent."""
+
+    topic: str
+    """Topic of the state."""
+    type: str
+    """Type of its messages, package/msg/Name; the package must be installed."""
+    ready: tuple[bool | int | str, ...]
+    """Values with which the robot executes commands."""
+    field: str = "data"
+    """Field of the messages that holds the value."""
+
+    def __post_init__(self) -> None:
+        if self.type.count("/") != 2 or not self.ready:
+            raise ValueError(f"a status needs `type: package/msg/Name` and values in `ready`, got {self}")
+
+
+@dataclass(frozen=True)
+@bounded
 class BaseCfg:
     """Measured base pose of an arm, which replaces the pose in its description."""
 
@@ -145,6 +164,8 @@ class AdapterCfg:
     """Joint states from the driver; None for an arm with a palm pose topic."""
     base: BaseCfg | None = None
     """Base pose of an arm."""
+    status: Mapping[str, StatusCfg] = field(default_factory=dict)
+    """States of the robot by name, for instance its safety mode; watched on a real robot."""
     note: str = ""
     """Note for the operator."""
 
@@ -172,8 +193,12 @@ def load(kind: Kind, name: str, namespace: str = "/") -> AdapterCfg:
     `namespace`, so that hand and arm of one topic agree. Raises AdapterError.
     """
     cfg = _read(kind, name)
-    state = cfg.state and replace(cfg.state, topic=_absolute(cfg.state.topic, namespace))
-    return replace(cfg, command=replace(cfg.command, topic=_absolute(cfg.command.topic, namespace)), state=state)
+    return replace(
+        cfg,
+        command=replace(cfg.command, topic=_absolute(cfg.command.topic, namespace)),
+        state=cfg.state and replace(cfg.state, topic=_absolute(cfg.state.topic, namespace)),
+        status={name: replace(item, topic=_absolute(item.topic, namespace)) for name, item in cfg.status.items()},
+    )
 
 
 def _absolute(topic: str, namespace: str) -> str:

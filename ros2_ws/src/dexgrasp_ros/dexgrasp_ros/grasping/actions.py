@@ -118,16 +118,20 @@ class GraspActions:
         if goal.name == "place":
             reason = self._place(goal.handle.request.palm)
             return await reason if inspect.isawaitable(reason) else reason
-        response = self._services[goal.name](Trigger.Request(), Trigger.Response())
-        response = await response if inspect.isawaitable(response) else response
+        response = await self._call(goal.name)
         if response.success and goal.name == "grasp" and goal.handle.request.attempts:
             self._limit_attempts(goal.handle.request.attempts)
         return "" if response.success else response.message
 
-    def _cancel(self, handle: Any) -> CancelResponse:
+    async def _call(self, name: str) -> Any:
+        """Return the response of a service's callback, which may be a coroutine."""
+        response = self._services[name](Trigger.Request(), Trigger.Response())
+        return await response if inspect.isawaitable(response) else response
+
+    async def _cancel(self, handle: Any) -> CancelResponse:
         """Stop the robot where it is: a goal that is cancelled must move nothing."""
         if any(goal.handle.goal_id == handle.goal_id for goal in self._goals):
-            self._services["stop"](Trigger.Request(), Trigger.Response())
+            await self._call("stop")
             return CancelResponse.ACCEPT
         return CancelResponse.REJECT
 

@@ -46,8 +46,14 @@ class GraspNodeCfg:
     """Topic of the object points, PointCloud2."""
     plan_topic: str = "perception/plan"
     """Topic of the pre-grasp plan, Float64MultiArray."""
+    begin_service: str = "perception/begin"
+    """Service of perception that confirms a plan before a grasp begins on it."""
     estop_topic: str = "/estop"
     """Topic of the emergency stop, Bool; one true stops until reset_fault, from any publisher, latched or not."""
+    require_estop: bool = True
+    """On a real robot: refuse to activate without a publisher of the emergency stop; one that leaves is a fault."""
+    estop_timeout_s: Annotated[float, Bounds(0, 60)] = 0.0
+    """A publisher of the emergency stop that is silent for longer is a fault; 0 = no heartbeat is demanded [s]."""
     arm_speed: Annotated[float, Bounds(0.001, 1)] = 0.4
     """Joint speed of the arm, as a fraction of its limits."""
     speed_scale: Annotated[float, Bounds(0.05, 1)] = 1.0
@@ -65,3 +71,8 @@ class GraspNodeCfg:
     def preview(self) -> bool:
         """Whether commands are published below /preview only."""
         return self.dry_run or self.shadow
+
+    @property
+    def moves_real_robot(self) -> bool:
+        """Whether commands go to the drivers of a real robot."""
+        return self.robot == "real" and not self.preview

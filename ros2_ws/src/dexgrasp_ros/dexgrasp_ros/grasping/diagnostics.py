@@ -13,8 +13,10 @@ from dexgrasp_ros.message_conversions import ERROR, OK, WARN, diagnostic
 
 
 def state_report(output: Output, active: bool, mode: str) -> DiagnosticStatus:
-    """Return the status of the state machine: ERROR in fault, WARN while not active."""
+    """Return the status of the state machine: ERROR in fault, WARN while not active or with a warning."""
     values = {"state": output.state, "fault": output.fault, "active": active, "mode": mode}
+    if output.warning:
+        return diagnostic("grasp: state", WARN, f"{output.state}, standing still: {output.warning}", values)
     if output.state == "fault":
         return diagnostic("grasp: state", ERROR, output.fault, values)
     return diagnostic("grasp: state", OK if active else WARN, output.state if active else "not active", values)

@@ -8,66 +8,66 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import Bool, Float64MultiArray
+from std_msgs.msg import Float64MultiArray
 
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
+from dexgrasp_ros.grasping.emergency_stop import EmergencyStopTopic
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.types import Inputs
 from dexgrasp_ros.message_conversions import estimate_from_message
 from dexgrasp_ros.object_estimate import ObjectEstimate
+from dexgrasp_ros.plan_handshake import PlanConfirmation
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-ESTOP = QoSProfile(depth=1000)
-ESTOP_LATCHED = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Long queues: with the newest message alone, a short press would be lost while the node is busy."""
-
-
-class EmergencyStop:
-    """Latch of the emergency stop: any message that says true sets it, `reset` alone clears it."""
-
-    def __init__(self) -> None:
-        self.latched = False
-        """Whether a message has said true since the last reset."""
-        self._pressed = False  # newest message
-
-    def update(self, pressed: bool) -> None:
-        """Take a message; false clears nothing, whoever sends it."""
-        self._pressed = pressed
-        self.latched |= pressed
-
-    def reset(self) -> str:
-        """Clear the latch; return why not, or an empty text."""
-        if self._pressed:
-            return "the emergency stop is pressed"
-        self.latched = False
-        return ""
+POINTS_MARGIN_M = 0.2
+"""Points of the object may lie so far outside the box of the palm [m]."""
 
 
 class InputBuffer:
     """Subscribes to points, plan, palm pose and emergency stop until `destroy`."""
 
-    def __init__(self, node: Node, cfg: GraspNodeCfg, robot: RobotInterface) -> None:
+    def __init__(
+        self,
+        node: Node,
+        cfg: GraspNodeCfg,
+        robot: RobotInterface,
+        *,
+        on_stop: Callable[[str], None],
+        on_points: Callable[[], None],
+    ) -> None:
+        """`on_stop`: called with the reason of an emergency stop, from the callback of its message.
+
+        `on_points`: called after points with a new stamp were stored.
+        """
         self._node, self._cfg, self._robot = node, cfg, robot
+        self._on_new_points = on_points
         self._estimate: ObjectEstimate | None = None
         self._plan: tuple[PregraspPlan | None, float] = None, -np.inf
+        self._plan_id: int | None = None
+        self.confirmation = PlanConfirmation(node, cfg.begin_service)
+        """Confirmation of plans by perception."""
         self._topic_palm: tuple[Pose | None, float] = None, -np.inf
         self._arm_palm: tuple[Pose | None, float] = None, -np.inf
-        self.estop = EmergencyStop()
-        """Latch of the emergency stop."""
+        self.estop = EmergencyStopTopic(
+            node,
+            cfg.estop_topic,
+            on_stop,
+            required=cfg.require_estop and cfg.moves_real_robot,
+            timeout_s=cfg.estop_timeout_s,
+        )
+        """Emergency stop."""
         self._errors: dict[str, str] = {}
         self.refused: dict[str, int] = {}
         """Number of refused messages by kind."""
         topics: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = [
             (PointCloud2, cfg.points_topic, self._refusing("points", self._on_points), NEWEST),
             (Float64MultiArray, cfg.plan_topic, self._refusing("plan", self._on_plan), RELIABLE),
-            (Bool, cfg.estop_topic, self._on_estop, ESTOP_LATCHED),
-            (Bool, cfg.estop_topic, self._on_estop, ESTOP),  # the other receives from latched publishers only
         ]
         if cfg.palm_pose_source == "topic":
             topics.append((PoseStamped, cfg.palm_topic, self._refusing("palm", self._on_palm), NEWEST))
@@ -102,7 +102,8 @@ class InputBuffer:
             estimate=self._estimate,
             plan=self._plan[0],
             plan_stamp_s=self._plan[1],
-            estop=self.estop.latched,
+            plan_refused=self.confirmation.refusal(self._plan_id),
+            estop=self.estop.level.latched,
             input_errors=self.errors,
         )
         return found if assumed is None else found.with_robot_at(assumed, self._robot.motors)
@@ -111,6 +112,8 @@ class InputBuffer:
         """Unsubscribe from all topics."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        self.estop.destroy()
+        self.confirmation.destroy()
 
     def _refusing(self, kind: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
         """Return the callback, with a message counted and logged where it raises ValueError."""
@@ -129,10 +132,15 @@ class InputBuffer:
 
     def _on_points(self, message: PointCloud2) -> None:
         self._check_frame(message.header.frame_id)
-        self._estimate = estimate_from_message(message)
+        before, estimate = self._estimate, estimate_from_message(message)
+        self._check_place(estimate)
+        self._estimate = estimate
+        if before is None or estimate.stamp_s != before.stamp_s:
+            self._on_new_points()
 
     def _on_plan(self, message: Float64MultiArray) -> None:
         self._plan = message_conversions.plan_from_message(message)
+        self._plan_id = message_conversions.plan_id_of(message)
 
     def _on_palm(self, message: PoseStamped) -> None:
         self._check_frame(message.header.frame_id)
@@ -141,8 +149,18 @@ class InputBuffer:
             message_conversions.seconds(message.header.stamp),
         )
 
-    def _on_estop(self, message: Bool) -> None:
-        self.estop.update(message.data)
+    def _check_place(self, estimate: ObjectEstimate) -> None:
+        """Raise ValueError for points out of reach of the hand, which are of another object or in another frame."""
+        safety, points = self._cfg.safety, np.asarray(estimate.points_w, dtype=np.float64)
+        lower = np.subtract(safety.box_lower_m, POINTS_MARGIN_M)
+        upper = np.add(safety.box_upper_m, POINTS_MARGIN_M)
+        outside = (points < lower) | (points > upper)
+        if outside.any():
+            worst = points[outside.any(axis=1).argmax()]
+            raise ValueError(
+                f"a point at {np.round(worst, 3).tolist()} m is outside the workspace, {np.round(lower, 3).tolist()} "
+                f"to {np.round(upper, 3).tolist()} m (safety.box_lower_m and box_upper_m, and {POINTS_MARGIN_M:g} m)"
+            )
 
     def _check_frame(self, frame_id: str) -> None:
         if frame_id != self._cfg.base_frame:

@@ -63,7 +63,7 @@ def too_old(inputs: Inputs, period_s: float, limit_s: float) -> str:
     age_s = inputs.now_s - oldest_stamp_s(inputs)
     if -period_s <= age_s <= limit_s:
         return ""
-    return f"readings are {age_s:.3f} s old, at most {limit_s} s are allowed. {inputs.input_errors}".rstrip()
+    return f"readings are {age_s:.4g} s old, at most {limit_s} s are allowed. {inputs.input_errors}".rstrip()
 
 
 def oldest_stamp_s(inputs: Inputs) -> float:
@@ -76,9 +76,9 @@ def jumped(before: tuple[Array, Pose], after: tuple[Array, Pose], periods: float
     far_rad = float(np.abs(after[0] - before[0]).max())
     far_m, turn_rad = before[1].distance_m(after[1]), before[1].angle_rad(after[1])
     if far_rad > periods * JUMP_RAD:
-        return f"a joint jumped by {far_rad:.2f} rad between two readings"
+        return f"a joint jumped by {far_rad:.3g} rad between two readings"
     if far_m > periods * JUMP_M or turn_rad > periods * JUMP_TURN_RAD:
-        return f"the palm jumped by {far_m:.3f} m and {turn_rad:.2f} rad between two readings"
+        return f"the palm jumped by {far_m:.3g} m and {turn_rad:.3g} rad between two readings"
     return ""
 
 
@@ -87,7 +87,7 @@ def palm_far_from_target(target: Pose, palm: Pose, follow_m: float, follow_rad: 
     distance_m, angle_rad = target.distance_m(palm), target.angle_rad(palm)
     if distance_m <= follow_m and angle_rad <= follow_rad:
         return ""
-    return f"the palm does not follow: {distance_m:.3f} m and {angle_rad:.2f} rad from its target. Is the arm stopped?"
+    return f"the palm does not follow: {distance_m:.3g} m and {angle_rad:.3g} rad from its target. Is the arm stopped?"
 
 
 def outside_joint_range(joints: Array, names: Sequence[str], lower: Array, upper: Array, tolerance_rad: float) -> str:
@@ -97,7 +97,7 @@ def outside_joint_range(joints: Array, names: Sequence[str], lower: Array, upper
     if not far[worst] > tolerance_rad:
         return ""
     return (
-        f"joint {names[worst]} is measured at {joints[worst]:.2f} rad, outside {lower[worst]:.2f} to "
+        f"joint {names[worst]} is measured at {joints[worst]:.4g} rad, outside {lower[worst]:.2f} to "
         f"{upper[worst]:.2f}: check zero, sign and unit in the driver description of the hand"
     )
 
@@ -108,4 +108,4 @@ def outside_workspace(palm: Pose, lower_m: Array, upper_m: Array) -> str:
     if gap_m <= BOX_TOLERANCE_M:
         return ""
     where = np.round(palm.pos_m, 3).tolist()
-    return f"the palm at {where} m is {gap_m:.2f} m outside its workspace: move the arm into it by other means"
+    return f"the palm at {where} m is {gap_m:.3g} m outside its workspace: move the arm into it by other means"

@@ -16,6 +16,7 @@ from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterError, load
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.drivers.publishers import ArmDriver, JointDriver, PoseDriver, subscribe_joint_states
 from dexgrasp_ros.grasping.config import GraspNodeCfg
+from dexgrasp_ros.grasping.robot_status import RobotStatus, watched_states
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,8 @@ class RobotInterface:
             raise AdapterError(
                 f"{cfg.hand} is a driver of the hand {self.hand_cfg.hand}, the policy is for {hand.name}"
             )
+        drivers = (self.hand_cfg, arm_cfg) if cfg.moves_real_robot else ()
+        states = [state for driver in drivers for state in watched_states(driver.status)]
         self.motors = hand.motors
         """Motors of the hand."""
         flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
@@ -56,6 +59,8 @@ class RobotInterface:
         else:
             speed = cfg.safety.palm_speed_m_s, cfg.safety.palm_speed_rad_s
             self._arm = PoseDriver(node, PoseAdapter(arm_cfg, flange_palm), cfg.preview, speed)
+        self.status = None if cfg.preview else RobotStatus(node, states, self.publishers)
+        """Whether the drivers execute commands; None where none are sent to them."""
         self.refused = 0
         """Number of refused joint states."""
         self._errors: dict[str, str] = {}
@@ -104,6 +109,8 @@ class RobotInterface:
         """Destroy publishers and subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        if self.status is not None:
+            self.status.destroy()
         self._hand.destroy()
         self._arm.destroy()
 

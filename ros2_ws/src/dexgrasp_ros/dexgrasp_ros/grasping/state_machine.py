@@ -5,7 +5,8 @@
                +--------- retreat ---------+      the hand is empty, and attempts are left
 
 `tick` and `request` never raise. Any error ends in `fault`: the safety gate brakes and holds the measured position,
-and only `reset_fault` leaves the state.
+and only `reset_fault` leaves the state. In `idle` and `hold`, where the robot stands still, missed ticks are a warning,
+and in `idle` old readings: the last command is repeated until inputs are recent again.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from dexgrasp_ros.grasping.input_checks import (
     not_ready,
     oldest_stamp_s,
     palm_far_from_target,
+    too_old,
 )
 from dexgrasp_ros.grasping.scripted_motions import (
     MotionStage,
@@ -36,11 +38,21 @@ from dexgrasp_ros.grasping.scripted_motions import (
     place,
     release,
 )
-from dexgrasp_ros.grasping.types import POLICY_STATES, REQUESTS, DeployedPolicy, GraspCfg, Inputs, Output
+from dexgrasp_ros.grasping.types import (
+    POLICY_STATES,
+    REQUESTS,
+    WAITING_STATES,
+    DeployedPolicy,
+    GraspCfg,
+    Inputs,
+    Output,
+)
 
 Array = NDArray[np.float64]
 SCALE_STEP = 0.1
 """Largest change of the fraction of all speeds per control period: less than the limits of acceleration allow."""
+RECOVERY_S = 0.5
+"""Time after missed ticks in which a hold waits for inputs that are too old [s]."""
 
 
 class GraspStateMachine:
@@ -65,6 +77,8 @@ class GraspStateMachine:
         self._joints = len(contract.hand.joint_names)
         self._home, self._home_given = home, home is not None
         self.state, self.fault = "idle", ""
+        self.warning = ""
+        """Why no new command was computed in the last control period, without a fault; empty where one was."""
         self.active = False
         """Whether commands are sent."""
         self._script: ScriptedMotion | None = None
@@ -72,7 +86,7 @@ class GraspStateMachine:
         self._attempts_left, self._object_bottom_m = 0, np.nan
         self._hand_is_empty = False  # found in hold, with no attempts left
         self._lift_from_m: float | None = None
-        self._state_since_s, self._last_tick_s = -np.inf, -np.inf
+        self._state_since_s, self._last_tick_s, self._late_tick_s = -np.inf, -np.inf, -np.inf
         self._target: tuple[Array, Pose] | None = None
         self._measured: tuple[Array, Pose] | None = None  # at this tick
         self._last_measured: tuple[Array, Pose] | None = None  # at the last tick with valid readings
@@ -106,12 +120,14 @@ class GraspStateMachine:
         """Run one control period and return its command."""
         if not self.active:
             return Output(self.state, self.fault, None)
-        self._proposal, self._policy_s = None, np.nan
+        self._proposal, self._policy_s, self.warning = None, np.nan, ""
         self._scale_speeds()
         try:
             self._advance(inputs)
         except Exception as error:  # an error of policy or readings must not stop the ticks
             self.fail(f"{self.state}: {error}")
+        if self.warning and self.state != "fault":
+            return Output(self.state, "", self._last_command(), warning=self.warning)
         safe = self._apply_gate(inputs)
         age_s = np.nan
         if self._proposal is not None and inputs.estimate is not None:
@@ -170,9 +186,26 @@ class GraspStateMachine:
             self.state, self.fault = "fault", reason
             self._script = None
 
+    def pause(self, reason: str) -> None:
+        """Repeat the last command, so that the robot stays where it is, in the states that wait; in others fail."""
+        if self.state in WAITING_STATES:
+            self.warning = reason
+        else:
+            self.fail(reason)
+
     def last_sent(self) -> tuple[Array, Pose]:
         """Return the last command of the safety gate: finger targets (motor,) [rad] and T_world_palm."""
         return self.gate.joints.value.copy(), Pose(self.gate.palm.value.copy(), self.gate.turn.quat.copy())
+
+    def _last_command(self) -> SafeCommand:
+        fingers, palm = self.last_sent()
+        return SafeCommand(
+            joint_target=fingers,
+            palm_pos_w=palm.pos_m,
+            palm_quat_w=palm.quat,
+            effort_limit_nm=self.gate.effort_limit_nm.copy(),
+            fault="",
+        )
 
     def not_ready(self, inputs: Inputs) -> str:
         """Return why no command may be sent from these readings; empty where they are valid."""
@@ -185,12 +218,33 @@ class GraspStateMachine:
         if inputs.estop:
             reason = "emergency stop"
         elif gap_s > self.cfg.late_periods * self.period_s:
-            reason = f"missed ticks: {gap_s:.3f} s since the last one"
+            late = f"missed ticks: {gap_s:.3f} s since the last one"
+            if not reason and np.isfinite(gap_s) and self.state in WAITING_STATES:
+                self._late_tick_s, self.warning = inputs.now_s, late
+            reason = reason or ("" if self.warning else late)
+        elif not reason and self._waits_for_inputs(inputs.now_s):
+            self.warning = self._old_inputs(inputs)
+        if self.warning:
+            return
         if reason:
             self.fail(reason)
         elif self._measured is not None and self.state in self._steps:
             joints, palm = self._measured
             self._steps[self.state](inputs, joints, palm)
+
+    def _waits_for_inputs(self, now_s: float) -> bool:
+        """Return whether old inputs are waited for: in idle, and in hold for a while after missed ticks."""
+        recovers = now_s - self._late_tick_s <= RECOVERY_S  # the others on this machine were late as well
+        return self.state == "idle" or (self.state in WAITING_STATES and recovers)
+
+    def _old_inputs(self, inputs: Inputs) -> str:
+        """Return which input the gate would refuse for its age, or an empty text."""
+        safety = self.gate.cfg
+        points_s = np.nan if inputs.estimate is None else inputs.now_s - inputs.estimate.stamp_s
+        if self.state in POLICY_STATES and self.uses_live_points and points_s > safety.points_timeout_s:
+            return f"points are {points_s:.3f} s old"
+        known = np.isfinite(oldest_stamp_s(inputs))
+        return too_old(inputs, self.period_s, safety.joints_timeout_s) if known else ""
 
     def _read_robot(self, inputs: Inputs, gap_s: float) -> str:
         """Store the readings if they are valid; else return why not."""
@@ -220,7 +274,7 @@ class GraspStateMachine:
         )
         joints, palm = self._measured or (None, None)
         points_stamp_s = None
-        if self.uses_live_points and self.state in POLICY_STATES:
+        if self.uses_live_points and self.state in ("pregrasp", *POLICY_STATES):
             points_stamp_s = np.nan if inputs.estimate is None else inputs.estimate.stamp_s
         else:
             self.gate.end_points()
@@ -274,12 +328,19 @@ class GraspStateMachine:
         self._attempts_left = self.cfg.attempts if self.uses_live_points else 1  # a frozen view gives no new plan
         return self._start_pregrasp(plan, inputs)
 
+    def awaits_plan(self, inputs: Inputs) -> bool:
+        """Return whether a grasp after an empty one starts as soon as perception confirms the plan."""
+        arrived = self.state == "retreat" and self._script is not None and self._script.done
+        return arrived and inputs.plan is not None and inputs.plan_stamp_s > self._state_since_s
+
     def _start_pregrasp(self, plan: PregraspPlan, inputs: Inputs) -> str:
         """Start the motion to the pre-grasp; return why it is refused, or an empty text."""
         goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), clip_fingers(plan.joint_pos, *self._range)
         if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
         self._policy.reset(plan)  # raises ValueError for a plan that does not match the contract
+        if inputs.plan_refused:
+            return inputs.plan_refused
         self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
         self._hand_is_empty = False
         stages = approach(self.last_sent()[1], goal, fingers, self.cfg.motion.transit_height_m)
@@ -338,7 +399,7 @@ class GraspStateMachine:
             if self._step_script(inputs, joints, palm):
                 self._state_since_s = inputs.now_s
             return
-        plan = inputs.plan if inputs.plan_stamp_s > self._state_since_s else None
+        plan = inputs.plan if self.awaits_plan(inputs) else None
         refused = plan is None or self._start_pregrasp(plan, inputs)
         if refused and inputs.now_s - self._state_since_s > self.cfg.look_timeout_s:
             self.state = "idle"

@@ -17,6 +17,8 @@ STATES = ("idle", "pregrasp", "grasp", "lift", "hold", "retreat", "release", "ho
 """States of the grasp state machine."""
 POLICY_STATES = ("grasp", "lift", "hold")
 """States in which the policy runs."""
+WAITING_STATES = ("idle", "hold")
+"""States in which the robot stands still: it may do so without new commands."""
 REQUESTS = ("grasp", "release", "home", "stop", "reset_fault")
 """Requests of the operator, each a service of the grasp node."""
 
@@ -74,6 +76,8 @@ class Inputs:
     """Newest pre-grasp plan."""
     plan_stamp_s: float = -np.inf
     """Stamp of the depth frame that the plan was made from [s]."""
+    plan_refused: str = ""
+    """Why no grasp may begin on the plan: perception has not confirmed it; empty where it may."""
     estop: bool = False
     """Whether the emergency stop was pressed, since the last reset."""
     input_errors: str = ""
@@ -101,6 +105,8 @@ class Output:
     """Run time of the policy [s]."""
     camera_age_s: float = np.nan
     """Age of the points given to the policy [s]."""
+    warning: str = ""
+    """Why the last command is repeated, without a fault."""
     hand_is_empty: bool = False
     """Whether the hand was found empty in `hold`, with no attempts left."""
 

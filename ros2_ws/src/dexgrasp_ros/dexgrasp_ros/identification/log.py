@@ -124,6 +124,10 @@ class IdentificationSequence:
         self._sent.append((now_s, self._target.copy()))
         return self._target
 
+    def record_sent(self, target: Array) -> None:
+        """Log targets (joint,) [rad] in place of those of the last step: what was sent where they were limited."""
+        self._sent[-1] = self._sent[-1][0], target.copy()
+
     def log(self, hand: str, joint_names: Sequence[str], inertia: Array) -> HandLog:
         """Return the log of the joints excited so far."""
         (sent_s, sent), (read_s, read) = (zip(*rows, strict=True) for rows in (self._sent, self._read))

@@ -1,17 +1,19 @@
 """Lifecycle node around the grasp state machine; it sends commands only while active.
 
-A timer at the rate of the policy makes inputs from the newest messages, runs the state machine and sends its command.
+A tick makes inputs from the newest messages, runs the state machine and sends its command. Ticks come at the rate of
+the policy, each right after new points where there are some, else by a timer.
 """
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
@@ -27,23 +29,26 @@ from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.clock_watch import clock_missing
+from dexgrasp_ros.clock_watch import ClockAge, clock_missing
 from dexgrasp_ros.grasping.actions import GraspActions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
 from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
+from dexgrasp_ros.grasping.tick_schedule import TickSchedule
 from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
+from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import check_changes, declare, names, read
+from dexgrasp_ros.plan_handshake import NOT_ASKED
 from dexgrasp_ros.typed_messages import TypedPublisher
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
-CLOCK_CHECK_S = 0.02
-"""Period of the check that simulated time advances, in wall time [s]."""
+CHECK_S = 0.02
+"""Period of the checks of emergency stop and clock, in wall time [s]."""
 MODES = {(False, False): "live", (True, False): "dry run", (False, True): "shadow", (True, True): "shadow"}
 
 
@@ -54,6 +59,10 @@ class _Configured:
     machine: GraspStateMachine
     robot: RobotInterface
     inputs: InputBuffer
+    schedule: TickSchedule
+    clock_age: ClockAge
+    timer: Timer
+    """Ticks that no new points start."""
 
 
 class GraspNode(LifecycleNode):
@@ -65,21 +74,23 @@ class GraspNode(LifecycleNode):
         check_changes(self, GraspNodeCfg, self._change_refused)
         self.add_post_set_parameters_callback(self._take_changes)
         self.timing = Timing()
-        """Durations [s]: camera_age, policy, command (tick to sent), camera_to_command, period."""
+        """Durations [s]: camera_age, wait_for_tick, policy, command (tick to sent), camera_to_command, period."""
         self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
         self._refusal, self._published_state = "", ""
         self._configured: _Configured | None = None
         self._timers_of_configured: list[Timer] = []
-        self._last_tick_s, self._last_timed_s = np.inf, np.nan  # wall time
+        self._last_timed_s = self._points_arrived_s = np.nan  # monotonic time
         self._output = Output("idle", "", None)
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
         self._status_topic = TypedPublisher(self, "GraspState", "~/status", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
         self._report_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         services = {name: self._request_service(name) for name in REQUESTS}
+        group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
         for name, callback in services.items():
-            self.create_service(Trigger, f"~/{name}", callback)
+            self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
         self._actions = GraspActions(self, services, self._place, self._limit_attempts)
+        self._marks = LatencyMarks(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
@@ -110,11 +121,19 @@ class GraspNode(LifecycleNode):
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
         machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
+        inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
         machine.slow_down(self.cfg.speed_scale)
-        self._configured = _Configured(machine, robot, InputBuffer(self, self.cfg, robot))
+        self._configured = _Configured(
+            machine=machine,
+            robot=robot,
+            inputs=inputs,
+            schedule=TickSchedule(machine.period_s),
+            clock_age=ClockAge(CHECK_S),
+            timer=self.create_timer(machine.period_s, self._tick),
+        )
         self._timers_of_configured = [
-            self.create_timer(machine.period_s, self._tick),
-            self.create_timer(CLOCK_CHECK_S, self._check_clock, clock=self._steady),
+            self._configured.timer,
+            self.create_timer(CHECK_S, self._check, clock=self._steady),
         ]
         self._publish_state(Output("idle", "", None))
         self.get_logger().info(f"configured: {self.cfg.bundle} at {policy.rate_hz:g} Hz, {self._mode}")
@@ -125,10 +144,11 @@ class GraspNode(LifecycleNode):
         if self._configured is None:  # refused after a change of a parameter
             return self._refuse(self._refusal)
         machine, robot = self._configured.machine, self._configured.robot
-        if reason := clock_missing(self) or machine.activate(self._inputs()) or robot.reset():
+        if reason := self._surroundings() or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
             return self._refuse(f"not activated: {reason}")
         done = super().on_activate(state)
+        self._configured.inputs.estop.start()
         self.timing.clear()
         self._last_timed_s = np.nan
         self._tick()
@@ -163,12 +183,22 @@ class GraspNode(LifecycleNode):
         if reason := clock_missing(self):
             self._refusal = reason  # ClockWatch logs it
             return
-        reason = self._configured.machine.not_ready(self._inputs())
+        reason = self._surroundings() or self._configured.machine.not_ready(self._inputs())
         if not reason and self.trigger_activate() == DONE:
             self._autostart_timer.cancel()
         elif _without_numbers(reason) != _without_numbers(self._refusal):
             self._refusal = reason
             self.get_logger().info(f"waiting to activate: {reason}")
+
+    def _surroundings(self) -> str:
+        """Return what beside the readings forbids to send commands, or an empty text."""
+        assert self._configured is not None
+        status = self._configured.robot.status
+        return (
+            clock_missing(self)
+            or self._configured.inputs.estop.missing()
+            or ("" if status is None else status.not_ready())
+        )
 
     def _joint_test_missing(self, policy: Policy, robot: RobotInterface) -> str:
         """Return why the joint test of the hand does not allow the policy to run, or an empty text."""
@@ -177,15 +207,23 @@ class GraspNode(LifecycleNode):
         path = self.cfg.wave_test or record_path(self.cfg.hand)
         return check_record(path, robot.hand_cfg, policy.motor_names)
 
-    def _request_service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+    def _request_service(
+        self, name: str
+    ) -> Callable[[Trigger.Request, Trigger.Response], Coroutine[Any, Any, Trigger.Response]]:
         """Return the service callback of a request."""
 
-        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        async def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             reason = "the node is not configured"
             if self._configured is not None and name == "reset_fault":
                 reason = self._reset_fault(self._configured)
             elif self._configured is not None:
+                self._configured.inputs.confirmation.clear()  # each request asks anew
                 reason = self._configured.machine.request(name, self._inputs())
+            if reason == NOT_ASKED and self._configured is not None:  # all but perception agree
+                await self._configured.inputs.confirmation.ask()
+                reason = "the node is not configured"
+                if self._configured is not None:  # it may have been cleaned up meanwhile
+                    reason = self._configured.machine.request(name, self._inputs())
             response.success, response.message = not reason, reason or f"{name}: accepted"
             self.get_logger().info(f"{name}: {reason or 'accepted'}")
             return response
@@ -232,24 +270,45 @@ class GraspNode(LifecycleNode):
 
     def _reset_fault(self, parts: _Configured) -> str:
         """Clear the emergency stop, then the fault; return why not, or an empty text."""
-        was_stopped = parts.inputs.estop.latched
-        if reason := parts.inputs.estop.reset():
+        estop = parts.inputs.estop
+        estop.drain()
+        was_stopped = estop.level.latched
+        if reason := estop.level.reset():
             return reason
         if was_stopped and not parts.machine.active:  # there is nothing else to clear
             return ""
-        return parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
+        reason = self._surroundings() or parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
+        estop.start()
+        return reason
+
+    def _on_emergency_stop(self, reason: str) -> None:
+        """Send the first command of the hold at once; called where the message is taken."""
+        if self._configured is not None and self._configured.machine.active:
+            self._configured.machine.fail(reason)
+            self._tick()
+
+    def _on_new_points(self) -> None:
+        """Tick now if a tick is due; called where points of a new depth frame have arrived."""
+        assert self._configured is not None
+        self._points_arrived_s = time.monotonic()
+        if self._configured.schedule.cloud_arrived(self._now_s()) and self._configured.machine.active:
+            self._tick()
 
     def _tick(self) -> None:
         """Run one control period: read inputs, run the state machine, send its command."""
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
-        start_s = self._last_tick_s = time.perf_counter()
+        start_s = time.monotonic()
+        self._configured.inputs.estop.drain()  # a press that has arrived counts in this tick
         inputs = self._inputs()
+        self._restart_timer(inputs.now_s)
         palm, stamp_s = self._configured.inputs.palm()
         if palm is not None:
             self._palm_topic.publish(
                 message_conversions.pose_message(palm.pos_m, palm.quat, stamp_s, self.cfg.base_frame)
             )
+        if machine.awaits_plan(inputs):
+            self._configured.inputs.confirmation.ask_now_and_then()
         output = machine.tick(inputs)
         if output.safe is None:
             return
@@ -258,19 +317,37 @@ class GraspNode(LifecycleNode):
             robot.send(output.safe, palm if palm_is_fresh else None)
         except Exception as error:  # any error of the inverse kinematics: without a solution nothing is sent
             machine.fail(f"arm: {error}")
-        self._record_timing(start_s, output)
+        self._record_timing(start_s, inputs, output)
         self._publish_state(output)
 
-    def _check_clock(self) -> None:
-        """Fail where simulated time stands still: its publisher is gone, and no tick arrives."""
+    def _restart_timer(self, now_s: float) -> None:
+        """Let the timer tick when no new points have started a tick in time."""
         assert self._configured is not None
-        machine, still_s = self._configured.machine, time.perf_counter() - self._last_tick_s
-        if still_s > self.cfg.clock_timeout_s and machine.active and machine.state != "fault":
-            machine.fail(f"the clock stands still: no tick for {still_s:.2f} s")
-            self._publish_state(Output(machine.state, machine.fault, None))
+        wait_s, timer = self._configured.schedule.ticked(now_s), self._configured.timer
+        timer.timer_period_ns = round(wait_s * 1e9)
+        timer.reset()
 
-    def _record_timing(self, start_s: float, output: Output) -> None:
-        end_s = time.perf_counter()
+    def _check(self) -> None:
+        """Fail where the drivers or the emergency stop are gone, or simulated time stands still."""
+        assert self._configured is not None
+        parts, machine = self._configured, self._configured.machine
+        parts.clock_age.look(time.monotonic(), self.get_clock().now().nanoseconds)
+        if not machine.active:
+            return
+        parts.inputs.estop.check()
+        before = machine.state, machine.warning
+        if parts.clock_age.still_s > self.cfg.clock_timeout_s:
+            machine.pause(f"the clock stands still: no new time for {parts.clock_age.still_s:.2f} s")
+        elif parts.robot.status is not None and (reason := parts.robot.status.not_ready()):
+            machine.fail(reason)
+        if (machine.state, bool(machine.warning)) != (before[0], bool(before[1])):
+            self._publish_state(Output(machine.state, machine.fault, None, warning=machine.warning))
+
+    def _record_timing(self, start_s: float, inputs: Inputs, output: Output) -> None:
+        end_s = time.monotonic()
+        if output.proposal is not None and inputs.estimate is not None:
+            self.timing.add("wait_for_tick", start_s - self._points_arrived_s)
+            self._marks.publish(inputs.estimate.stamp_s, self._points_arrived_s, start_s, end_s)
         self.timing.add("period", start_s - self._last_timed_s)
         self.timing.add("command", end_s - start_s)
         self.timing.add("policy", output.policy_s)
@@ -280,8 +357,10 @@ class GraspNode(LifecycleNode):
 
     def _inputs(self) -> Inputs:
         assert self._configured is not None
-        now_s = self.get_clock().now().nanoseconds * 1e-9
-        return self._configured.inputs.inputs(now_s, self._output.safe if self.cfg.dry_run else None)
+        return self._configured.inputs.inputs(self._now_s(), self._output.safe if self.cfg.dry_run else None)
+
+    def _now_s(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
 
     def _hold(self) -> bool:
         """Send the last commands, which hold the measured position; return whether any were sent."""
@@ -312,11 +391,15 @@ class GraspNode(LifecycleNode):
 
     def _publish_state(self, output: Output) -> None:
         """Publish and log the state where it has changed."""
-        self._output, before = output, self._published_state
+        said, self._output, before = self._output.warning, output, self._published_state
+        if output.warning and not said:
+            self.get_logger().warning(f"{output.state}, standing still: {output.warning}")
         self._actions.update(output, None if self._configured is None else self._configured.inputs.palm()[0])
         if output.state == before:
             return
         self._published_state = output.state
+        if self._configured is not None:
+            self._configured.inputs.confirmation.clear()
         self._state_topic.publish(String(data=output.state))
         active = self._configured is not None and self._configured.machine.active
         now_s = self.get_clock().now().nanoseconds * 1e-9
@@ -331,7 +414,7 @@ class GraspNode(LifecycleNode):
     def _report(self) -> None:
         if self._configured is None:
             statuses = [state_report(self._output, False, self._refusal or self._mode)]
-            now_s = self.get_clock().now().nanoseconds * 1e-9
+            now_s = self._now_s()
         else:
             inputs = self._inputs()
             now_s = inputs.now_s

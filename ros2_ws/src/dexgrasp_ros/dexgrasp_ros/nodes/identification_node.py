@@ -26,6 +26,7 @@ from dexgrasp_ros.drivers.publishers import JointDriver, subscribe_joint_states
 from dexgrasp_ros.grasping.input_checks import outside_joint_range
 from dexgrasp_ros.identification.excitation import ExcitationCfg
 from dexgrasp_ros.identification.fit import JointFit, fit_joint
+from dexgrasp_ros.identification.gate import PALM, make_gate, pass_gate
 from dexgrasp_ros.identification.hand_model import HandModel, load_hand
 from dexgrasp_ros.identification.log import HandLog, IdentificationSequence
 from dexgrasp_ros.identification.report import plot_fits, table, warnings, write_parameters
@@ -97,6 +98,7 @@ class IdentificationNode(Node):
             speed_rad_s=cfg.approach_rad_s,
         )
         adapter = JointAdapter(adapter_cfg, model.motors.joint_names, model.motors.coupled)
+        self._gate = make_gate(cfg.model or str(adapter_cfg.hand), cfg.excitation, cfg.stale_s)
         self._states = JointStates({"hand": adapter}, others=True)
         self._driver = JointDriver(self, adapter, 1.0 / cfg.excitation.rate_hz, preview=False)
         subscribe_joint_states(self, self._states.topics, self._on_joint_state)
@@ -127,14 +129,13 @@ class IdentificationNode(Node):
 
     def _tick(self) -> None:
         joints, stamp_s = self._states.newest("hand")
-        joints = None if joints is None else self._model.motors.positions(joints)
         age_s = self._now_s() - stamp_s
         if not self._moving:
             self._start_when_ready(joints, age_s)
         elif joints is None or age_s > self.cfg.stale_s:
             self._finish(f"joint states are {age_s:.2f} s old. {self._input_error}")
         else:
-            self._move(joints)
+            self._move(joints, stamp_s)
 
     def _start_when_ready(self, joints: Array | None, age_s: float) -> None:
         assert self._driver is not None
@@ -149,19 +150,27 @@ class IdentificationNode(Node):
                 self._finish(missing)
             return
         assert joints is not None
-        model = self._model
-        if reason := outside_joint_range(joints, model.motors.names, model.lower, model.upper, OUTSIDE_RAD):
+        model, driven = self._model, self._model.motors.positions(joints)
+        if reason := outside_joint_range(driven, model.motors.names, model.lower, model.upper, OUTSIDE_RAD):
             self._finish(reason)
             return
+        self._gate.reset(joints, *PALM, self._now_s())
         self._moving = True
         print(f"{self.sequence.duration_s:.0f} s of steps and chirps; keep clear of the fingers", flush=True)
 
-    def _move(self, joints: Array) -> None:
+    def _move(self, joints: Array, stamp_s: float) -> None:
         assert self._driver is not None
+        now_s = self._now_s()
         try:
-            self._driver.send(self.sequence.step(joints, self._now_s()))
+            target = self.sequence.step(self._model.motors.positions(joints), now_s)
         except ValueError as error:
             self._finish(str(error))
+            return
+        safe = pass_gate(self._gate, target, joints, stamp_s, now_s)
+        self.sequence.record_sent(safe.joint_target)
+        self._driver.send(safe.joint_target)
+        if safe.fault:
+            self._finish(f"{safe.fault}. {self._input_error}".rstrip(". "))
             return
         if self.sequence.done:
             self._timer.cancel()

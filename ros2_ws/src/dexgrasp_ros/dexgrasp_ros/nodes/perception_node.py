@@ -3,6 +3,7 @@
 ~/points    PointCloud2         object points with visible_fraction and view_fresh; stamp of the newest depth frame
 ~/plan      Float64MultiArray   the pre-grasp plan (dexgrasp.policies.deploy.policy.Plan), before a grasp
 ~/pregrasp  PoseStamped         palm pose of the plan
+~/begin     service             freezes the view of the plan for a grasp (dexgrasp_ros.plan_handshake)
 /diagnostics                    once per second, and at once for a new error
 """
 
@@ -13,7 +14,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy: mo
     os.environ.setdefault(variable, "1")
 
 from collections.abc import Callable
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from std_msgs.msg import Float64MultiArray, String
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.clock_watch import clock_missing
+from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
@@ -39,6 +41,7 @@ from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
+from dexgrasp_ros.plan_handshake import serve_begin
 from dexgrasp_ros.typed_messages import TypedPublisher, estimate_fields, plan_fields
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -66,8 +69,10 @@ class PerceptionNode(Node):
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
         self._typed_plan = TypedPublisher(self, "GraspPlan", "~/grasp_plan", RELIABLE)
         self._typed_estimate = TypedPublisher(self, "ObjectEstimate", "~/object", RELIABLE)
+        self._marks = LatencyMarks(self)
         self._diagnostics_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         self._subscribe_all()
+        serve_begin(self, self._machine.begin)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(1.0 / cfg.held_object_rate_hz, self._move_with_palm, clock=steady)
@@ -111,8 +116,9 @@ class PerceptionNode(Node):
         self._machine.on_camera_info(self._depth_topic.intrinsics(message))
 
     def _on_image(self, message: Image) -> None:
+        received_s = monotonic()
         depth_m, T_world_cam = self._depth_topic.depth(message)
-        self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam)
+        self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam, received_s)
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         self._joints.update(topic, m.joints_from_message(message), m.seconds(message.header.stamp), self._now_s())
@@ -128,11 +134,21 @@ class PerceptionNode(Node):
             )
         self._machine.on_palm_pose(*m.pose_from_message(message), m.seconds(message.header.stamp))
 
-    def _on_depth(self, depth_m: NDArray[Any], stamp_s: float, T_world_cam: NDArray[Any] | None = None) -> None:
-        start_s = perf_counter()
+    def _on_depth(
+        self,
+        depth_m: NDArray[Any],
+        stamp_s: float,
+        T_world_cam: NDArray[Any] | None = None,
+        received_s: float | None = None,
+    ) -> None:
+        """Use a depth image; `received_s`: monotonic time at which its message was received [s]."""
+        start_s = monotonic()
         self._diagnostics.frame_arrived(self._now_s() - stamp_s)
-        self._publish(self._machine.on_depth(depth_m, stamp_s, T_world_cam))
-        self._diagnostics.frame_processed(perf_counter() - start_s)
+        estimate = self._machine.on_depth(depth_m, stamp_s, T_world_cam)
+        sent_s = monotonic()
+        self._publish(estimate)
+        self._diagnostics.frame_processed(monotonic() - start_s)
+        self._marks.publish(stamp_s, start_s if received_s is None else received_s, sent_s)
 
     def _move_with_palm(self) -> None:
         self._publish(self._machine.move_with_palm())
@@ -142,8 +158,8 @@ class PerceptionNode(Node):
             return
         frame, plan = self.cfg.base_frame, estimate.plan
         if plan is not None:
-            self._plan.publish(m.plan_message(plan, estimate.stamp_s))
-            self._typed_plan.publish(estimate.stamp_s, frame, **plan_fields(plan))
+            self._plan.publish(m.plan_message(plan, estimate.stamp_s, estimate.plan_id))
+            self._typed_plan.publish(estimate.stamp_s, frame, id=estimate.plan_id or 0, **plan_fields(plan))
             self._pregrasp.publish(m.pose_message(plan.palm_pos_w, plan.palm_quat_w, estimate.stamp_s, frame))
         self._points.publish(estimate_message(estimate, frame))
         if self._typed_estimate.is_read:

@@ -58,6 +58,8 @@ class PerceptionCfg:
     """Frame of published points and poses: z up, the table at z = 0."""
     camera_file: str = ""
     """Camera pose file from `dexgrasp calibrate camera`; empty: camera_pos_m and camera_quat_wxyz are used."""
+    camera_frame: str = ""
+    """frame_id of the depth images; empty: that in camera_file, else that of the first image."""
     camera_pos_m: Annotated[tuple[float, float, float], Bounds(-10, 10)] = (0.0, 0.0, 0.0)
     """Position of the optical frame of the depth images in the base frame [m]."""
     camera_quat_wxyz: Annotated[tuple[float, ...], Bounds(-1, 1)] = ()

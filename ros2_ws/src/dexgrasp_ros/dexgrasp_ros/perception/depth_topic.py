@@ -20,7 +20,7 @@ class DepthTopic:
     def __init__(self, cfg: PerceptionCfg, depth_topic: str) -> None:
         self._cfg, self._pose = cfg, camera_pose(cfg)
         self._kind: ImageKind = image_kind(depth_topic) if cfg.depth_image == "auto" else cfg.depth_image
-        self._info_frame = ""
+        self._info_frame, self._first_frame = "", ""
 
     def intrinsics(self, message: CameraInfo) -> Intrinsics:
         """Return the intrinsics of the depth images. Raises ValueError."""
@@ -30,13 +30,34 @@ class DepthTopic:
     def depth(self, message: Image) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Return depth (row, column) [m] and the pose (4, 4) of its camera in the world. Raises ValueError."""
         frame = message.header.frame_id
-        if frame and self._info_frame and frame != self._info_frame:
+        self._check_frame(frame)
+        T_world_cam = self._pose.T_world_cam if not self._cfg.camera_file else self._pose.of_stream(self._stream(frame))
+        depth_m = depth_from_image(message, self._cfg.depth_unit_m)
+        self._first_frame = frame
+        return depth_m, T_world_cam
+
+    def _check_frame(self, frame: str) -> None:
+        """Raise ValueError for an image that is not of the camera whose pose is known."""
+        if not frame:
+            raise ValueError("the depth image has no frame_id: set that of its camera in the driver")
+        if self._info_frame and frame != self._info_frame:
             raise ValueError(
                 f"the depth image is in frame '{frame}', its camera_info in '{self._info_frame}': they are of "
                 "different cameras; check depth_topic and camera_info_topic"
             )
-        T_world_cam = self._pose.T_world_cam if not self._cfg.camera_file else self._pose.of_stream(self._stream(frame))
-        return depth_from_image(message, self._cfg.depth_unit_m), T_world_cam
+        known = ((self._cfg.camera_frame, "parameter camera_frame"), *self._frame_of_file(frame))
+        for expected, origin in (*known, (self._first_frame, "the first images")):
+            if expected and frame != expected:
+                raise ValueError(f"the depth image is in frame '{frame}', expected '{expected}' ({origin})")
+
+    def _frame_of_file(self, frame: str) -> list[tuple[str, str]]:
+        """Return the frame that the camera file names, where it is that of the images and not of the other stream."""
+        if not (self._cfg.camera_file and self._pose.frame_id) or self._cfg.camera_frame:
+            return []
+        other = self._pose.T_color_depth is not None and frame != self._pose.frame_id
+        if other and self._stream(frame) != self._pose.stream:
+            return []
+        return [(self._pose.frame_id, f"frame_id in {self._cfg.camera_file}")]
 
     def _stream(self, frame: str) -> Stream:
         if self._cfg.depth_stream != "auto":

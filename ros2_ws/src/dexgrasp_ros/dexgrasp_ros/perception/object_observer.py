@@ -12,6 +12,8 @@ The contract's `camera.mode` decides what a frame updates: nothing (first_frame)
 (tracked), the pose and points that the tracked ones do not explain (tracked_updated).
 """
 
+import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +42,8 @@ CHANGED_DEPTH_M = 0.012
 """A pixel whose depth differs by more than this between two frames shows a different surface [m]."""
 
 Array = NDArray[np.float64]
+PLAN_IDS = itertools.count(time.time_ns() // 10**6)
+"""Numbers of plans: a restarted process does not repeat those of its predecessor."""
 
 
 class NotSteadyError(ValueError):
@@ -100,6 +104,8 @@ class ObjectObserver:
         self._camera_w = torch.zeros(1, 3)
         self._still_frames: list[_StillFrame] = []
         self._first_view: tuple[Segmentation, PregraspPlan] | None = None
+        self.plan_id = 0
+        """Number of the newest plan."""
         self.in_grasp = False
         """Whether the first view is frozen and a grasp under way."""
         self.counts: dict[str, int] = {}
@@ -126,7 +132,7 @@ class ObjectObserver:
         if self._first_view is None:
             return None
         segmentation, plan = self._first_view
-        return ObjectEstimate(segmentation.points_w, stamp_s=frame.stamp_s, plan=plan)
+        return ObjectEstimate(segmentation.points_w, stamp_s=frame.stamp_s, plan=plan, plan_id=self.plan_id)
 
     def start_grasp(self) -> None:
         """Freeze the first view and track the object from it. Raises NotSteadyError without a first view."""
@@ -197,7 +203,7 @@ class ObjectObserver:
             depth_m[::stride, ::stride] = median_depth(np.stack([one.depth_m for one in self._still_frames]))
             segmentation = self._segment(replace(frame, depth_m=depth_m), robot)
             plan = self._planner.plan(segmentation.points_w, _camera_position(frame), self._reachable)
-            self._first_view = segmentation, plan
+            self._first_view, self.plan_id = (segmentation, plan), next(PLAN_IDS)
             del self._still_frames[1:]
 
     def _segment(self, frame: DepthFrame, robot: RobotState | None) -> Segmentation:

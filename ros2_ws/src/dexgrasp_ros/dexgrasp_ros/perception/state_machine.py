@@ -32,6 +32,8 @@ GRASP_STATES = ("pregrasp", "grasp", "lift", "hold", "release")
 UPDATE_STATES, HELD_STATES = ("grasp", "lift", "hold"), ("lift", "hold")
 """Grasp states in which frames update the points, and in which the points move with the palm."""
 
+FROZEN_S = 1.0
+"""Time after `begin` in which the grasp must start, by the stamps of the frames; then the view is given up [s]."""
 Array = NDArray[np.float64]
 
 
@@ -73,6 +75,7 @@ class PerceptionStateMachine:
         self._observer: ObjectObserver | None = None
         self._frame_stamp_s = -np.inf
         self._grasp_error = ""  # why nothing is published until the grasp ends
+        self._begun_s: float | None = None  # stamp of the frame at which a grasp was announced that has not started
         self.state = "idle"
         """State of the grasp node; idle without one."""
 
@@ -95,6 +98,8 @@ class PerceptionStateMachine:
     def collecting_first_view(self) -> bool:
         """Whether frames are used for a first view: no grasp is under way, nor interrupted by a fault."""
         in_grasp = self._observer is not None and self._observer.in_grasp
+        if self._begun_s is not None and in_grasp:
+            return False
         return self.state in FIRST_VIEW_STATES or not (self.state in GRASP_STATES or in_grasp or self._grasp_error)
 
     @property
@@ -115,9 +120,23 @@ class PerceptionStateMachine:
         """Store the palm pose (3,) [m], (4,) wxyz; not used where the setup has an arm."""
         self._palm.add(stamp_s, pos_w, quat_w)
 
+    def begin(self) -> int:
+        """Freeze the first view for a grasp that starts next, and return the id of its plan.
+
+        Raises FrameError where no first view is held; the view is given up if no grasp starts within FROZEN_S.
+        """
+        if self.state not in FIRST_VIEW_STATES:
+            raise FrameError(f"no grasp begins in {self.state}")
+        if self._observer is None or self.waiting_for:
+            raise FrameError(f"no first view: {self.waiting_for}")
+        if self._begun_s is None:
+            self._observer.start_grasp()
+            self._begun_s = self._frame_stamp_s
+        return self._observer.plan_id
+
     def on_grasp_state(self, name: str) -> None:
         """Follow the state of the grasp node. Raises FrameError where a grasp starts without a first view."""
-        self.state = name
+        self.state, self._begun_s = name, None
         if name in FIRST_VIEW_STATES:
             self._grasp_error = ""
             if self._observer is not None:
@@ -139,6 +158,9 @@ class PerceptionStateMachine:
         except ValueError as error:
             raise FrameError(f"{error}: do image and camera_info belong together?") from error
         robot = self._robot_at(stamp_s)
+        if self._begun_s is not None and stamp_s - self._begun_s > FROZEN_S:
+            self._begun_s = None
+            observer.end_grasp(empty=False)
         if self.collecting_first_view:
             return observer.observe(frame, robot)
         if self._grasp_error or not observer.in_grasp:

@@ -153,6 +153,8 @@ class GraspReplay:
         inputs = tick.inputs
         if self._cfg.preview and not self._cfg.shadow and (safe := self._output.safe) is not None:
             inputs = inputs.with_robot_at(safe, self._motors)
+        if self.machine.state == "retreat" and tick.state != "pregrasp":  # the answers of services are not in the bag
+            inputs = replace(inputs, plan_refused="not confirmed yet in the recording")
         if not self._ready(tick, inputs):
             return
         self._output = self.machine.tick(inputs)
