@@ -96,6 +96,7 @@ def test_refusals_interruptions_stops_and_faults_have_outcomes_with_reasons(benc
     assert result.message == "no plan received: does perception see the object?"
     bench.perceive()
     grasp = Call(bench.ros, actions.Grasp, "grasp")
+    bench.ros.until(lambda: bench.state == "pregrasp", "the begin of the grasp")
     second = Call(bench.ros, actions.Grasp, "grasp").ended()[1]
     assert (second.outcome, second.message) == (actions.Grasp.Result.REFUSED, "a grasp starts in idle, not in pregrasp")
     assert bench.ros.call(Trigger, "/grasp/home").success  # the service is another door to the same machine
