@@ -243,7 +243,11 @@ def main(words: Iterable[str]) -> int:
             raise ValueError(
                 f"out={file}: a xacro file describes a hand alone; leave out {robots[1]}, or write a .urdf"
             )
-        text = hand_xacro(hand) if file.suffix == ".xacro" else robot_urdf(hand, *robots[1:])
+        text = (
+            hand_xacro(hand)
+            if file.suffix == ".xacro"
+            else robot_urdf(hand, robots[1] if len(robots) == 2 else "floating")
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:

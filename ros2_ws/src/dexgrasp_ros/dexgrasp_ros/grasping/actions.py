@@ -69,7 +69,10 @@ class GraspActions:
         self._servers = [] if self.types is None else [self._server(name, self.types) for name in STATES_OF]
 
     def update(self, output: Output, palm: Pose | None) -> None:
-        """Send feedback to the running goals and end those whose states are over; `palm`: T_world_palm, measured."""
+        """Send feedback to the running goals and end those whose states are over.
+
+        `palm`: T_world_palm, measured.
+        """
         for goal in list(self._goals):
             before, goal.state = goal.state, output.state
             goal.attempts += output.state == "pregrasp" and before != "pregrasp"

@@ -11,6 +11,7 @@ and in `idle` old readings: the last command is repeated until inputs are recent
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ class GraspStateMachine:
         self._last_measured: tuple[Array, Pose] | None = None  # at the last tick with valid readings
         self._proposal: Command | None = None
         self._policy_s = np.nan
-        limiters = self.gate.joints, self.gate.palm, self.gate.turn
+        limiters: tuple[Any, ...] = self.gate.joints, self.gate.palm, self.gate.turn
         self._full_steps = [(limiter, limiter.max_step) for limiter in limiters]
         self.speed_scale, self._speed_goal = 1.0, 1.0
         """Fraction of all speeds; `slow_down` lowers it over some periods."""

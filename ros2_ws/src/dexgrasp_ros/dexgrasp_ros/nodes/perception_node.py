@@ -54,7 +54,7 @@ SYNCHRONOUS_S = 1.0
 
 
 class PerceptionNode(LifecycleNode):
-    """Converts messages and passes them to the perception state machine; publishes its estimates while active."""
+    """Passes messages to the perception state machine and publishes its estimates, while active."""
 
     def __init__(self, **options: Any) -> None:
         """`options`: keyword arguments of rclpy's Node. Raises where the node cannot start by itself (autostart)."""
