@@ -122,7 +122,7 @@ class Controllers:
         self._node, self._group = node, ReentrantCallbackGroup()
         self._states: dict[str, str] | None = None
         self._heard_s = -ANSWER_S
-        kind = service_type()
+        self._type = kind = service_type()
         self._client = kind and node.create_client(kind, LIST_CONTROLLERS, callback_group=self._group)
         self._timer = node.create_timer(
             ASK_S, self._ask, callback_group=self._group, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -153,7 +153,7 @@ class Controllers:
     def _ask(self) -> None:
         if self._client is None or not self._client.service_is_ready():
             return
-        self._client.call_async(self._client.srv_type.Request()).add_done_callback(self._take)
+        self._client.call_async(self._type.Request()).add_done_callback(self._take)
 
     def _take(self, answer: Future) -> None:
         response = answer.result()
