@@ -1,4 +1,4 @@
-"""Whether the drivers of hand and arm execute commands: their states, controllers, and who else sends to them."""
+"""Checks that the drivers execute commands of this node alone: states, controllers, publishers."""
 
 import importlib
 import time
@@ -22,7 +22,7 @@ ASK_S, ANSWER_S = 0.5, 3.0
 
 
 class RobotStatus:
-    """Watches the states that driver descriptions name, the controllers and the command topics, until `destroy`."""
+    """Watches states of the drivers, their controllers and the command topics until `destroy`."""
 
     def __init__(self, node: Node, states: Sequence["WatchedState"], publishers: Sequence[Publisher]) -> None:
         """`publishers`: of the commands."""
@@ -162,7 +162,7 @@ class Controllers:
 
 
 def service_type() -> Any:
-    """Return the type of the service that lists controllers; None where controller_manager_msgs is not installed."""
+    """Return the type of list_controllers; None where controller_manager_msgs is not installed."""
     try:
         return importlib.import_module("controller_manager_msgs.srv").ListControllers
     except (ImportError, AttributeError):

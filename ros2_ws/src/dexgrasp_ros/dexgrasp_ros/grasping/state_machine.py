@@ -146,7 +146,7 @@ class GraspStateMachine:
             self._script = None
 
     def pause(self, reason: str) -> None:
-        """Repeat the last command, so that the robot stays where it is, in the states that wait; in others fail."""
+        """Keep the last command where the robot stands still (WAITING_STATES); fail in other states."""
         if self.state in WAITING_STATES:
             self.warning = reason
         else:
