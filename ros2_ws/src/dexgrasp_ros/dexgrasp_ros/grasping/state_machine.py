@@ -5,8 +5,8 @@
                +--------- retreat ---------+      the hand is empty, and attempts are left
 
 `tick` and `request` never raise. Any error ends in `fault`: the safety gate brakes and holds the measured position,
-and only `reset_fault` leaves the state. In `idle` and `hold`, where the robot stands still, missed ticks are a warning,
-and in `idle` old readings: the last command is repeated until inputs are recent again.
+and only `reset_fault` leaves the state. In `idle` and `hold`, where the robot stands still, missed ticks and old
+inputs are a warning at first: the last command is repeated until inputs are recent again.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ Array = NDArray[np.float64]
 SCALE_STEP = 0.1
 """Largest change of the fraction of all speeds per control period: less than the limits of acceleration allow."""
 RECOVERY_S = 0.5
-"""Time after missed ticks in which a hold waits for inputs that are too old [s]."""
+"""Time for which a hold waits for inputs that are too old, and after missed ticks for those of any age [s]."""
 
 
 class GraspStateMachine:
@@ -188,7 +188,7 @@ class GraspStateMachine:
             self._script = None
 
     def pause(self, reason: str) -> None:
-        """Repeat the last command, so that the robot stays where it is, in the states that wait; in others fail."""
+        """Keep the last command where the robot stands still (WAITING_STATES); fail in other states."""
         if self.state in WAITING_STATES:
             self.warning = reason
         else:
@@ -223,8 +223,8 @@ class GraspStateMachine:
             if not reason and np.isfinite(gap_s) and self.state in WAITING_STATES:
                 self._late_tick_s, self.warning = inputs.now_s, late
             reason = reason or ("" if self.warning else late)
-        elif not reason and self._waits_for_inputs(inputs.now_s):
-            self.warning = self._old_inputs(inputs)
+        elif not reason and self.state in WAITING_STATES:
+            self.warning = self._wait_for_inputs(inputs)
         if self.warning:
             return
         if reason:
@@ -233,19 +233,19 @@ class GraspStateMachine:
             joints, palm = self._measured
             self._steps[self.state](inputs, joints, palm)
 
-    def _waits_for_inputs(self, now_s: float) -> bool:
-        """Return whether old inputs are waited for: in idle, and in hold for a while after missed ticks."""
-        recovers = now_s - self._late_tick_s <= RECOVERY_S  # the others on this machine were late as well
-        return self.state == "idle" or (self.state in WAITING_STATES and recovers)
-
-    def _old_inputs(self, inputs: Inputs) -> str:
-        """Return which input the gate would refuse for its age, or an empty text."""
-        safety = self.gate.cfg
-        points_s = np.nan if inputs.estimate is None else inputs.now_s - inputs.estimate.stamp_s
-        if self.state in POLICY_STATES and self.uses_live_points and points_s > safety.points_timeout_s:
-            return f"points are {points_s:.3f} s old"
-        known = np.isfinite(oldest_stamp_s(inputs))
-        return too_old(inputs, self.period_s, safety.joints_timeout_s) if known else ""
+    def _wait_for_inputs(self, inputs: Inputs) -> str:
+        """Return which old input is waited for: any in idle; in hold for RECOVERY_S, also after missed ticks."""
+        safety, points_s = self.gate.cfg, -np.inf
+        if self.state in POLICY_STATES and self.uses_live_points and inputs.estimate is not None:
+            points_s = inputs.now_s - inputs.estimate.stamp_s - safety.points_timeout_s
+        joints_s = inputs.now_s - oldest_stamp_s(inputs) - safety.joints_timeout_s
+        excess_s = max(points_s, joints_s)
+        recovers = inputs.now_s - self._late_tick_s <= RECOVERY_S  # the others on this machine were late as well
+        if not np.isfinite(joints_s) or not (self.state == "idle" or recovers or excess_s <= RECOVERY_S):
+            return ""
+        if points_s > 0.0:
+            return f"points are {points_s + safety.points_timeout_s:.3f} s old"
+        return too_old(inputs, self.period_s, safety.joints_timeout_s) if joints_s > 0.0 else ""
 
     def _read_robot(self, inputs: Inputs, gap_s: float) -> str:
         """Store the readings if they are valid; else return why not."""

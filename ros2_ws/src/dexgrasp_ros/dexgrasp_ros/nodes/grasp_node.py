@@ -6,7 +6,7 @@ the policy, each right after new points where there are some, else by a timer.
 
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -207,10 +207,8 @@ class GraspNode(LifecycleNode):
         path = self.cfg.wave_test or record_path(self.cfg.hand)
         return check_record(path, robot.hand_cfg, policy.motor_names)
 
-    def _request_service(
-        self, name: str
-    ) -> Callable[[Trigger.Request, Trigger.Response], Coroutine[Any, Any, Trigger.Response]]:
-        """Return the service callback of a request."""
+    def _request_service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+        """Return the service callback of a request, a coroutine function: perception may be asked meanwhile."""
 
         async def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             reason = "the node is not configured"

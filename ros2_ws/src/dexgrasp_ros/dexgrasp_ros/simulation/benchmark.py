@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +54,7 @@ def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:
             timing, parts = dict(loop.timing), latency_parts(loop.marks)
         result = {"timing_ms": {name: float(value) for name, value in timing.items()}, "facts": run.facts}
         result["parts_ms"] = {
-            name: dict(zip(PERCENTILES, (1e3 * value for value in latency_percentiles(values)), strict=True))
+            name: {p: 1e3 * value for p, value in zip(PERCENTILES, latency_percentiles(values), strict=True)}
             for name, values in parts.items()
             if values
         }
@@ -82,7 +83,7 @@ def set_local_transport(domain: int, logs: Path) -> None:
     os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
-def show(timing_ms: dict[str, float], parts_ms: dict[str, dict[int, float]], trials: list[Trial]) -> None:
+def show(timing_ms: dict[str, float], parts_ms: Mapping[str, Mapping[int, float]], trials: list[Trial]) -> None:
     """Print the percentiles of the grasp node and those of the parts of the latency."""
     held = sum(trial.success for trial in trials)
     table = [("milliseconds", *(f"p{percent}" for percent in PERCENTILES))]
