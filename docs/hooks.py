@@ -29,6 +29,7 @@ ROS_NODES = {
     "perception_node": "dexgrasp_ros.perception.config:PerceptionCfg",
     "grasp_node": "dexgrasp_ros.grasping.config:GraspNodeCfg",
     "sim_robot_node": "dexgrasp_ros.simulation.sim_robot:SimRobotCfg",
+    "description_node": "dexgrasp_ros.description.config:DescriptionCfg",
     "recorder_node": "dexgrasp_ros.nodes.recorder_node:RecorderCfg",
     "joint_test_node": "dexgrasp_ros.nodes.joint_test_node:JointTestNodeCfg",
     "identification_node": "dexgrasp_ros.nodes.identification_node:IdentificationCfg",

@@ -1,7 +1,7 @@
 """URDF and xacro of a hand, alone or on an arm, with capsules as visual and collision bodies.
 
-    python -m dexgrasp.sim.robots.urdf allegro ur5e out=allegro_on_ur5e.urdf
-    python -m dexgrasp.sim.robots.urdf leap out=leap.xacro          a macro to attach the hand to a link of one's own
+    python -m dexgrasp.sim.robots.urdf allegro ur5e out=runs/allegro_on_ur5e.urdf
+    python -m dexgrasp.sim.robots.urdf leap out=runs/leap.xacro      a macro to attach the hand to a link of one's own
 
 Links have the names of the bodies, joints those of the model. Further links:
 
@@ -243,7 +243,12 @@ def main(words: Iterable[str]) -> int:
             raise ValueError(
                 f"out={file}: a xacro file describes a hand alone; leave out {robots[1]}, or write a .urdf"
             )
-        text = hand_xacro(hand) if file.suffix == ".xacro" else robot_urdf(hand, *robots[1:])
+        text = (
+            hand_xacro(hand)
+            if file.suffix == ".xacro"
+            else robot_urdf(hand, robots[1] if len(robots) == 2 else "floating")
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -56,7 +56,8 @@ NOT_RUN = {
     r"ros2 launch .* robot:=real .*": "needs a robot",
     r"ros2 run .*": "needs a robot or its driver; run by the tests of the nodes in tests/ros",
     r"ros2 launch .*": "run by tests/ros/test_launch.py",
-    r"ros2 (service|topic) .*": "compared with the running nodes by test_ros_interface.py",
+    r"ros2 (service|topic|param|action) .*": "compared with the running nodes by test_ros_interface.py",
+    r"python -m dexgrasp\.sim\.robots\.urdf .*": "run by tests/sim/test_urdf.py",
 }
 """Pattern of the whole command -> why it is parsed, but not run."""
 
@@ -194,7 +195,9 @@ def check_ros2(words, *_):
     from dexgrasp_ros import launch_arguments
 
     page = (ROOT / "docs/reference/ros.md").read_text(encoding="utf-8")
-    if words[1] == "launch":
+    if words[1:3] == ["launch", "dexgrasp_description"]:
+        assert words[3:] == ["rviz.launch.py"]
+    elif words[1] == "launch":
         assert words[2:4] == ["dexgrasp_ros", "grasp.launch.py"]
         given = dict(word.split(":=") for word in words[4:] if word != "--show-args")
         defaults = {argument.name: argument.default for argument in launch_arguments.ARGUMENTS}
@@ -206,6 +209,12 @@ def check_ros2(words, *_):
         tree = dict(word.split(":=") for word in words[4:] if ":=" in word)
         required = {"bundle": "bundle"} if "bundle" in schema.__dataclass_fields__ else {}
         assert isinstance(from_dict(schema, required | tree, words[3]), schema)
+    elif words[1] == "param":
+        module, name = node_schemas()[f"{words[3].strip('/')}_node"].split(":")
+        assert words[4] in getattr(importlib.import_module(module), name).__dataclass_fields__
+    elif words[1] == "action":
+        name, kind = (word for word in words[3:] if "/" in word)
+        assert f"| `{name}` | `{kind}` |" in page
     elif words[1] == "service":
         assert f"| `{words[3]}` | `{words[4]}` |" in page
     else:

@@ -44,7 +44,10 @@ class Bench:
 
     def __init__(self, ros, robot, folder):
         self.ros, self.folder = ros, folder
-        self.plan_id, self.refusal, self.begun = 7, "", 0  # of the plan; why perception refuses it; number of questions
+        self.plan_id = self.held_id = "7"
+        """Id of the plan that is sent, and of the one that perception holds."""
+        self.refusal, self.begun = "", 0
+        """Why perception refuses the plan, and how often it was asked."""
         self.times = ros.listen(Clock, "/clock", SENSOR)
         self.joints = ros.listen(JointState, "/joint_states", SENSOR)
         self.states = ros.listen(String, "/grasp/state", LATCHED)
@@ -101,7 +104,7 @@ class Bench:
 
         def confirm(_, response):
             self.begun += 1
-            response.success, response.message = not self.refusal, self.refusal or str(self.plan_id)
+            response.success, response.message = not self.refusal, self.refusal or self.held_id
             return response
 
         plans = self.ros.node.create_publisher(Float64MultiArray, "/perception/plan", 1)
@@ -113,7 +116,7 @@ class Bench:
 
         def publish():
             if self.times:
-                plans.publish(message_conversions.plan_message(what, self.now_s, self.plan_id))
+                plans.publish(message_conversions.plan_message(what, self.now_s, int(self.plan_id)))
                 clouds.publish(estimate_message(ObjectEstimate(some, stamp_s=self.now_s), "world"))
 
         self.ros.node.create_service(Trigger, "/perception/begin", confirm)

@@ -18,8 +18,9 @@ from std_srvs.srv import Trigger
 
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.grasping import actions as served
+from tests.helpers.grasp_bench import GOAL
 from tests.helpers.ros import LATCHED, RELIABLE
-from tests.ros.test_grasp_node import GOAL, bench, robot  # noqa: F401
+from tests.ros.test_grasp_node import bench, robot  # noqa: F401
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 OUTCOMES = ("SUCCEEDED", "REFUSED", "EMPTY", "FAULT", "STOPPED", "INTERRUPTED")
@@ -95,6 +96,7 @@ def test_refusals_interruptions_stops_and_faults_have_outcomes_with_reasons(benc
     assert result.message == "no plan received: does perception see the object?"
     bench.perceive()
     grasp = Call(bench.ros, actions.Grasp, "grasp")
+    bench.ros.until(lambda: bench.state == "pregrasp", "the begin of the grasp")
     second = Call(bench.ros, actions.Grasp, "grasp").ended()[1]
     assert (second.outcome, second.message) == (actions.Grasp.Result.REFUSED, "a grasp starts in idle, not in pregrasp")
     assert bench.ros.call(Trigger, "/grasp/home").success  # the service is another door to the same machine

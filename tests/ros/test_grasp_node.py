@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
@@ -14,15 +15,20 @@ from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64MultiArray
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
+from std_msgs.msg import Bool, Float64MultiArray, UInt8
 
 from dexgrasp import assets
+from dexgrasp.perception.cameras.extrinsics import pose_to_dict
 from dexgrasp.policies.deploy.bundle import contract_sha256
-from dexgrasp_ros import message_conversions
+from dexgrasp.sim.sensors.synthetic_scenes import make_scene
+from dexgrasp_ros import config, message_conversions
 from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.joint_test.record import check_record, write_record
+from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.nodes.grasp_node import GraspNode
+from dexgrasp_ros.nodes.perception_node import PerceptionNode
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from tests.helpers.grasp_bench import BUNDLE, CONTRACT, GOAL, HAND, QUICK, Bench
 from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process
 
@@ -176,6 +182,131 @@ def test_no_pulse_of_two_publishers_is_missed(bench, presses):
         assert bench.ask("reset_fault").success
         ros.until(lambda: bench.state == "idle", f"idle after press {i}", 5.0)
     print(f"{presses} presses, none missed; fault at most {1e3 * max(late_s):.1f} ms after the node could run")
+
+
+def test_a_real_robot_is_moved_only_while_its_drivers_and_its_emergency_stop_are_there(bench):
+    ros, arm = bench.ros, yaml.safe_load(config("arms/sim_ur5e.yaml").read_text())
+    arm["status"] = {
+        "safety_mode": {"topic": "/arm/safety_mode", "type": "std_msgs/msg/UInt8", "ready": [1, 2]},
+        "program": {"topic": "/arm/program", "type": "std_msgs/msg/Bool", "ready": [True]},
+    }
+    (bench.folder / "arm.yaml").write_text(yaml.safe_dump(arm, sort_keys=False))
+    write_record(bench.folder / "wave.json", load("hands", "sim_allegro"), CONTRACT.hand.joint_names)
+    files = {"arm": str(bench.folder / "arm.yaml"), "wave_test": str(bench.folder / "wave.json")}
+    node = bench.start(active=False, robot="real", **files)
+
+    def waits_for(text):
+        ros.until(lambda: text in node._refusal, f"'{text}', not '{node._refusal}'")
+
+    def reset():
+        ros.until(lambda: bench.ask("reset_fault").success, "a reset")
+        ros.until(lambda: bench.state == "idle", "idle")
+
+    def fails_with(text):
+        ros.until(lambda: bench.state == "fault", text)
+        assert text in node._output.fault
+        assert text in bench.ask("reset_fault").message or "left" in text
+
+    waits_for("nobody publishes on /estop")
+    button = ros.publisher(Bool, "/estop", LATCHED)
+    waits_for("safety_mode is not known")
+    mode = ros.publisher(UInt8, "/arm/safety_mode", LATCHED)
+    mode.publish(UInt8(data=1))
+    waits_for("program is not known")
+    assert not bench.hand and not bench.arm
+    program = ros.publisher(Bool, "/arm/program", LATCHED)
+    program.publish(Bool(data=True))
+    ros.until(lambda: bench.state == "idle" and bench.hand, "commands")
+    mode.publish(UInt8(data=3))
+    fails_with("safety_mode is 3 on /arm/safety_mode; the robot moves with 1, 2")
+    mode.publish(UInt8(data=2))
+    reset()
+    other = ros.node.create_publisher(Float64MultiArray, HAND, 1)
+    fails_with(f"others publish on {HAND} as well: /peer; stop them")
+    ros.node.destroy_publisher(other)
+    reset()
+    ros.node.destroy_publisher(button)
+    fails_with("emergency stop: a publisher of /estop has left, 0 remain")
+    assert "nobody publishes on /estop" in bench.ask("reset_fault").message
+
+
+def test_a_grasp_begins_only_on_a_plan_that_perception_still_holds(bench, household):
+    """The view is lost after the plan was sent and before the grasp is asked for: the arm must not move for nothing."""
+    ros, scene = bench.ros, make_scene("plain", household, 3)
+    node = bench.start(**{"safety.points_timeout_s": 1.0, "grasp.motion.palm_speed_m_s": 0.02})
+    place = pose_to_dict(scene.frame.T_world_cam)
+    given = {"bundle": BUNDLE, "camera_pos_m": place["pos_m"], "camera_quat_wxyz": place["quat_wxyz"]}
+    overrides = [Parameter(name, value=value) for name, value in (given | {"use_sim_time": True}).items()]
+    ros.add(PerceptionNode(context=ros.context, parameter_overrides=overrides))
+    camera = "/camera/camera/depth/"
+    info, depth = ros.publisher(CameraInfo, f"{camera}camera_info"), ros.publisher(Image, f"{camera}image_rect_raw")
+    seen_m, nothing_m = scene.frame.depth_m, np.zeros_like(scene.frame.depth_m)
+
+    def look(depth_m):
+        stamp_s = bench.now_s
+        info.publish(message_conversions.info_from_intrinsics(scene.frame.intrinsics, stamp_s, "camera"))
+        ros.spin(0.02)
+        depth.publish(message_conversions.image_from_depth(depth_m, stamp_s, "camera"))
+        ros.spin(0.03)
+
+    def planned():
+        look(seen_m)
+        return node._inputs().plan is not None
+
+    ros.until(planned, "a plan")
+    look(nothing_m)
+    assert node._inputs().now_s - node._inputs().plan_stamp_s < 1.0  # young enough
+    refused = bench.ask("grasp")
+    assert (refused.success, refused.message) == (
+        *(False, "perception refuses: no first view: 0 of 12 frames agree: is anything moving?"),
+    )
+    ros.spin(0.2)
+    assert [message.data for message in bench.states] == ["idle"]
+    ros.until(lambda: look(seen_m) or bench.ask("grasp").success, "a grasp on the next plan")
+    ros.until(lambda: bench.state == "pregrasp", "pregrasp")
+    for _ in range(20):
+        look(seen_m)
+    assert bench.state == "pregrasp"
+    ros.until(lambda: bench.state == "fault", "that points are too old")  # the camera is silent
+    assert "pregrasp: points: 1." in node._output.fault
+
+
+def test_a_plan_is_refused_for_the_reasons_of_perception(bench):
+    bench.start()
+    assert bench.ask("grasp").message.startswith("no plan received")
+    bench.perceive()
+    bench.refusal = "the object moves"
+    assert bench.ask("grasp").message == "perception refuses: the object moves"
+    bench.refusal, bench.held_id = "", "8"
+    assert bench.ask("grasp").message == "perception holds plan 8, received was plan 7: ask again"
+    bench.held_id = "the first one"
+    assert "answered 'the first one' instead of the id of a plan" in bench.ask("grasp").message
+    assert (bench.begun, bench.state) == (3, "idle")
+    bench.held_id = bench.plan_id
+    assert bench.ask("grasp").success
+
+
+def test_points_outside_the_workspace_are_refused(bench):
+    node = bench.start()
+    clouds = bench.ros.publisher(PointCloud2, "/perception/points")
+    points = np.random.default_rng(0).uniform(0.0, 0.1, (256, 3)).astype(np.float32)
+    for far_m, accepted in ((0.0, True), (0.65, True), (0.75, False), (5.0, False)):
+        moved = points.copy()
+        moved[17, 0] = far_m
+        clouds.publish(estimate_message(ObjectEstimate(moved, stamp_s=bench.now_s + far_m), "world"))
+        if accepted:
+            bench.ros.until(lambda moved=moved: _holds(node, moved), f"points {far_m} m away")
+        else:
+            text = f"a point at [{far_m:g}, "
+            bench.ros.until(lambda text=text: text in node._inputs().input_errors.replace(".0,", ","), "the refusal")
+            assert not _holds(node, moved)
+    assert node._configured.inputs.refused == {"points": 2}
+
+
+def _holds(node, points):
+    """Whether the newest points that the node accepted are these."""
+    estimate = node._inputs().estimate
+    return estimate is not None and np.array_equal(estimate.points_w, points)
 
 
 def test_joint_states_that_stop_are_a_fault(bench):

@@ -9,7 +9,7 @@ pytest.importorskip("rclpy", reason="needs the extra `ros`")
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Bool, Float64MultiArray
 
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp_ros import message_conversions as m
@@ -88,6 +88,30 @@ def test_readings_that_no_hand_can_have_end_it(ros, tmp_path):
     ros.until(lambda: read(0.3) or len(sent) > 5, "targets")
     ros.until(lambda: read(4.0) or made.finished, "the end")
     assert "is more than 0.5 rad outside its range" in made.failure
+
+
+def test_an_emergency_stop_ends_it_with_the_hand_held(ros, tmp_path):
+    hand = HandSpec.load("allegro")
+    sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
+    joints = ros.publisher(JointState, "/joint_states", SENSOR, subscribers=0)
+    made = ros.add(node(ros, stale_s=5.0, out=str(tmp_path)))
+    where = np.clip(np.full(16, 0.3), hand.joint_lower, hand.joint_upper)
+
+    def read():
+        joints.publish(m.joint_message(hand.joint_names, where, ros.node.get_clock().now().nanoseconds * 1e-9))
+        ros.spin(0.02)
+
+    ros.until(lambda: read() or len(sent) > 5, "targets")
+    button = ros.publisher(Bool, "/estop")
+    button.publish(Bool(data=True))
+    button.publish(Bool(data=False))
+    ros.until(lambda: read() or made.finished, "the end")
+    assert made.failure == "emergency stop"
+    ros.until(lambda: np.allclose(sent[-1].data, where), "the hold")
+    count = len(sent)
+    for _ in range(10):
+        read()
+    assert len(sent) == count
 
 
 def node(ros, **values):

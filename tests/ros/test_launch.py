@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import re
 import runpy
 import shutil
@@ -333,11 +334,21 @@ def test_what_a_launch_starts_sees_the_object_and_stops_with_a_complete_bag(ros,
 
 @pytest.mark.slow
 def test_colcon_builds_what_a_robot_runs(tmp_path):
-    shutil.copytree(PACKAGE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    packages = ("dexgrasp_bringup", "dexgrasp_description", "dexgrasp_ros")  # `make build-ros` builds all
+    for name in packages:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PACKAGE.parent / name, tmp_path / "src" / name, ignore=ignore)
+    prefix = Path(sys.prefix)
+    paths = {"PATH": f"{prefix / 'bin'}:{os.environ['PATH']}", "CMAKE_PREFIX_PATH": str(prefix)}
+    build = [sys.executable, "-m", "colcon", "build", "--cmake-args", f"-DPython3_EXECUTABLE={sys.executable}"]
     built = subprocess.run(
-        [sys.executable, "-m", "colcon", "build"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        build, cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, **paths}
     )
     assert built.returncode == 0, built.stdout + built.stderr
+    shared = {name: tmp_path / "install" / name / "share" / name for name in packages}
+    assert (shared["dexgrasp_bringup"] / "launch" / "real.launch.py").is_file()
+    assert (shared["dexgrasp_description"] / "urdf" / "leap.xacro").is_file()
+    assert (shared["dexgrasp_description"] / "rviz" / "grasp.rviz").is_file()
     place = tmp_path / "install" / "dexgrasp_ros"
     assert (place / "share" / "dexgrasp_ros" / "launch" / "grasp.launch.py").is_file()
     assert (place / "share" / "dexgrasp_ros" / "config" / "hands" / "allegro_v4.yaml").is_file()

@@ -24,6 +24,7 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.reset import PregraspPlanner
 from dexgrasp_ros.perception.config import hand_body
 from dexgrasp_ros.perception.object_observer import ObjectObserver, RobotState
+from dexgrasp_ros.perception.state_machine import FrameError, PerceptionSetup, PerceptionStateMachine
 
 BUNDLE = "policies/allegro/student/bundle"
 SAME_M = 2e-6
@@ -225,3 +226,40 @@ def test_after_an_empty_grasp_another_one_is_planned_until_the_robot_rests(contr
     assert min(np.abs(second - first).max(), np.abs(planned() - first).max()) > 0.02
     observer.end_grasp(empty=False)
     np.testing.assert_array_equal(planned(), first)
+
+
+def test_a_grasp_that_is_announced_freezes_the_view_until_it_starts_or_a_second_has_passed(contract, body):
+    watcher = PerceptionStateMachine(PerceptionSetup(contract, stairs(0.05, 0.05).T_world_cam, body))
+    watcher.on_camera_info(CAMERA)
+    frame_s = 0.0
+
+    def frames(number, depth_m):
+        nonlocal frame_s
+        for _ in range(number):
+            frame_s += 0.1
+            estimate = watcher.on_depth(depth_m, round(frame_s, 6))
+        return estimate
+
+    scene, other = stairs(0.07, 0.03).depth_m, stairs(0.03, 0.07).depth_m
+    with pytest.raises(FrameError, match="no first view: no frame received"):
+        watcher.begin()
+    frames(5, scene)
+    with pytest.raises(FrameError, match="no first view: 5 of 12 frames agree"):
+        watcher.begin()
+    seen = frames(7, scene)
+    assert watcher.begin() == seen.plan_id
+    frozen = frames(9, other)  # it is not looked at
+    np.testing.assert_array_equal(frozen.points_w, seen.points_w)
+    assert (frozen.plan, watcher.begin()) == (None, seen.plan_id)
+    assert frames(3, other) is None  # no grasp has started: a new view is gathered
+    with pytest.raises(FrameError, match="of 12 frames agree"):
+        watcher.begin()
+    later = frames(12, other)
+    assert later.plan_id > seen.plan_id
+    assert watcher.begin() == later.plan_id
+    watcher.on_grasp_state("pregrasp")
+    np.testing.assert_array_equal(frames(30, scene).points_w, later.points_w)  # the grasp has started in time
+    with pytest.raises(FrameError, match="no grasp begins in pregrasp"):
+        watcher.begin()
+    watcher.on_grasp_state("idle")
+    assert frames(1, scene) is None

@@ -13,6 +13,9 @@ pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
@@ -297,3 +300,40 @@ def test_the_process_ends_when_asked_to(ros, scene, tmp_path):
 def test_parameters_that_cannot_be_are_refused(ros, scene, given, text):
     with pytest.raises((ValueError, OSError), match=text):
         PerceptionNode(context=ros.context, parameter_overrides=parameters(scene, **given))
+
+
+def test_a_lifecycle_manager_takes_the_camera_and_gives_it_back(ros, scene):
+    given = parameters(scene, autostart=False)
+    node = ros.add(PerceptionNode(context=ros.context, parameter_overrides=given))
+    depth = "/camera/camera/depth/image_rect_raw"
+
+    def transition(number):
+        request = ChangeState.Request(transition=Transition(id=number))
+        return ros.call(ChangeState, "/perception/change_state", request).success
+
+    def change(name, value):
+        message = Parameter(name, value=value).to_parameter_msg()
+        answer = ros.call(SetParameters, "/perception/set_parameters", SetParameters.Request(parameters=[message]))
+        return answer.results[0].reason
+
+    assert transition(Transition.TRANSITION_CONFIGURE)
+    assert node.count_subscribers(depth) == 0
+    assert "out of range" in change("held_object_rate_hz", 0.0)
+    assert change("readings_timeout_s", 0.5) == ""
+    assert transition(Transition.TRANSITION_ACTIVATE)
+    assert node.cfg.readings_timeout_s == 0.5
+    assert "changes while the node is not active" in change("readings_timeout_s", 0.6)
+    robot = Robot(ros, scene)
+    robot.until_seen()
+    assert transition(Transition.TRANSITION_DEACTIVATE)
+    ros.until(lambda: node.count_subscribers(depth) == 0, "the release of the camera")
+    ros.spin(0.3)
+    heard = len(robot.points)
+    assert change("camera_quat_wxyz", [2.0, 0.0, 0.0, 0.0]) != ""
+    assert transition(Transition.TRANSITION_ACTIVATE)
+    ros.until(lambda: node.count_subscribers(depth) == 1, "the camera")
+    before = len(robot.plans)
+    ros.until(lambda: robot.frame() and len(robot.plans) > before, "a plan from frames after the start")
+    assert len(robot.points) > heard
+    assert transition(Transition.TRANSITION_DEACTIVATE)
+    assert transition(Transition.TRANSITION_CLEANUP)

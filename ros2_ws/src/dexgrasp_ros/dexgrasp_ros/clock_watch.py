@@ -30,7 +30,7 @@ def clock_missing(node: Node) -> str:
 
 
 def _two_clocks(node: Node) -> str:
-    count = node.count_publishers(CLOCK_TOPIC)
+    count = node.count_publishers(node.resolve_topic_name(CLOCK_TOPIC))
     return f"{count} nodes publish {CLOCK_TOPIC}: stop all but one" if count > 1 else ""
 
 

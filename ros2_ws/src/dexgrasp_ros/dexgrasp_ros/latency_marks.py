@@ -1,4 +1,4 @@
-"""Monotonic times at which the parts of the loop pass on a depth frame; `dexgrasp bench ros` joins them by stamp."""
+"""Publishes monotonic times of a depth frame, which `dexgrasp bench ros` joins by its stamp."""
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile

@@ -93,6 +93,12 @@ ARGUMENTS = (
         "Nodes to start: all, or names of sim_robot, perception, grasp, description, record with commas.",
     ),
     LaunchArgument(
+        name="autostart",
+        default="true",
+        description="false: a lifecycle manager configures and activates perception and grasp.",
+        choices=YES_NO,
+    ),
+    LaunchArgument(
         name="respawn",
         default="false",
         description="true: perception, description and recorder start again after an error. false: the end of a node "
@@ -159,6 +165,7 @@ def _parameters(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     clock, frame = {"use_sim_time": simulated}, {"base_frame": f"{prefix}world"}
     (hand, hand_driver), (arm, arm_driver) = part(given, "hand", HANDS), part(given, "arm", ARMS)
     both = {"bundle": given["bundle"] or shipped_bundle(given["hand"]), "hand": hand_driver, **frame, **clock}
+    both["autostart"] = given["autostart"] == "true"
     place = Path(given["hand"])
     body = {} if given["hand"] in HANDS else {"hand_body": str(place.parent if place.is_file() else place)}
     camera_file = given["camera_file"] or str(config("cameras/sim.yaml"))

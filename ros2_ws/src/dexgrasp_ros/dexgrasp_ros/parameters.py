@@ -81,7 +81,7 @@ def read(node: Node, schema: type[T], changes: Mapping[str, Any] | None = None) 
 
 
 def check_changes(node: Node, schema: type, refusal: Callable[[str, Any], str]) -> None:
-    """Let the node accept changes of its declared parameters only where `refusal` and the dataclass allow them.
+    """Accept changes of declared parameters only where `refusal` and the dataclass allow them.
 
     `refusal`: returns why the parameter of a name may not take a value now, or an empty text.
     """

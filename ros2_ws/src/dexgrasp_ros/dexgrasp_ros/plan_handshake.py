@@ -26,7 +26,7 @@ NOT_ASKED = "perception has not confirmed the plan"
 
 
 def serve_begin(node: Node, begin: Callable[[], int]) -> Service:
-    """Offer the service `~/begin` of perception; `begin` returns the id of the frozen plan or raises ValueError."""
+    """Offer the service `~/begin`; `begin` returns the id of the frozen plan or raises ValueError."""
 
     def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

@@ -1,4 +1,4 @@
-"""Messages of packages that are not everywhere: dexgrasp_msgs where it is built and sourced, those of viewers."""
+"""Messages of packages that are not everywhere: dexgrasp_msgs, and those of viewers."""
 
 import importlib
 from types import ModuleType

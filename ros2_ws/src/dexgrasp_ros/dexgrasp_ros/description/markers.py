@@ -1,4 +1,4 @@
-"""Markers for RViz and Foxglove: workspace, hand at the pre-grasp, vectors from the hand's keypoints to the object."""
+"""Markers for RViz and Foxglove: workspace, hand at the pre-grasp, keypoint vectors."""
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -60,6 +60,6 @@ class MarkerWriter:
 
 
 def nearest(keypoints: Array, points: Array) -> Array:
-    """Return the point (keypoint, 3) of `points` (point, 3) that is nearest to each keypoint (keypoint, 3)."""
+    """Return the nearest of `points` (point, 3) for each keypoint (keypoint, 3)."""
     distance = np.linalg.norm(keypoints[:, None] - points[None], axis=-1)
     return points[distance.argmin(1)]

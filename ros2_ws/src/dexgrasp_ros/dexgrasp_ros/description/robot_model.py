@@ -1,4 +1,4 @@
-"""Model of hand and arm for the description node: URDF, joints, palm and keypoints; needs the simulator."""
+"""Model of hand and arm for the description node; needs the simulator."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -18,7 +18,7 @@ Edge = tuple[str, str, Pose]
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
+class LinkShape:
     """Sphere or cylinder of a link, in the frame of the link."""
 
     pose: Pose
@@ -56,7 +56,7 @@ class RobotTree:
     root: str
     """Link without a parent."""
     joints: tuple[_Joint, ...]
-    shapes: Mapping[str, list[Shape]] = field(default_factory=dict)
+    shapes: Mapping[str, list[LinkShape]] = field(default_factory=dict)
     """Spheres and cylinders of each link."""
 
     @classmethod
@@ -131,13 +131,13 @@ def _joint(element: ET.Element) -> _Joint:
     )
 
 
-def _shapes(link: ET.Element) -> Iterator[Shape]:
+def _shapes(link: ET.Element) -> Iterator[LinkShape]:
     for visual in link.iter("visual"):
         pose = _origin(visual)
         for sphere in visual.iter("sphere"):
-            yield Shape(pose, float(sphere.get("radius", "0")))
+            yield LinkShape(pose, float(sphere.get("radius", "0")))
         for cylinder in visual.iter("cylinder"):
-            yield Shape(pose, float(cylinder.get("radius", "0")), float(cylinder.get("length", "0")))
+            yield LinkShape(pose, float(cylinder.get("radius", "0")), float(cylinder.get("length", "0")))
 
 
 def _name(element: ET.Element) -> str:

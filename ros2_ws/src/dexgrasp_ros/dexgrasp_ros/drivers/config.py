@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -125,14 +125,18 @@ class StatusCfg:
     """Topic of the state."""
     type: str
     """Type of its messages, package/msg/Name; the package must be installed."""
-    ready: tuple[bool | int | str, ...]
+    ready: tuple[Any, ...]
     """Values with which the robot executes commands."""
     field: str = "data"
     """Field of the messages that holds the value."""
 
     def __post_init__(self) -> None:
-        if self.type.count("/") != 2 or not self.ready:
-            raise ValueError(f"a status needs `type: package/msg/Name` and values in `ready`, got {self}")
+        known = self.ready and all(isinstance(value, (bool, int, str)) for value in self.ready)
+        if self.type.count("/") != 2 or not known:
+            raise ValueError(
+                f"a status needs `type: package/msg/Name` and `ready`, a list of whole numbers, texts, true or false; "
+                f"got type {self.type} and ready {list(self.ready)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -193,8 +197,12 @@ def load(kind: Kind, name: str, namespace: str = "/") -> AdapterCfg:
     `namespace`, so that hand and arm of one topic agree. Raises AdapterError.
     """
     cfg = _read(kind, name)
-    state = cfg.state and replace(cfg.state, topic=_absolute(cfg.state.topic, namespace))
-    return replace(cfg, command=replace(cfg.command, topic=_absolute(cfg.command.topic, namespace)), state=state)
+    return replace(
+        cfg,
+        command=replace(cfg.command, topic=_absolute(cfg.command.topic, namespace)),
+        state=cfg.state and replace(cfg.state, topic=_absolute(cfg.state.topic, namespace)),
+        status={name: replace(item, topic=_absolute(item.topic, namespace)) for name, item in cfg.status.items()},
+    )
 
 
 def _absolute(topic: str, namespace: str) -> str:

@@ -68,7 +68,10 @@ class GraspActions:
         self._servers = [] if self.types is None else [self._server(name, self.types) for name in STATES_OF]
 
     def update(self, output: Output, palm: Pose | None) -> None:
-        """Send feedback to the running goals and end those whose states are over; `palm`: T_world_palm, measured."""
+        """Send feedback to the running goals and end those whose states are over.
+
+        `palm`: T_world_palm, measured.
+        """
         for goal in list(self._goals):
             before, goal.state = goal.state, output.state
             goal.attempts += output.state == "pregrasp" and before != "pregrasp"
@@ -115,16 +118,22 @@ class GraspActions:
     async def _begin(self, goal: _Goal) -> str:
         """Make the request of a goal; return why it is refused, or an empty text."""
         if goal.name == "place":
-            return self._place(goal.handle.request.palm)
-        response = await self._services[goal.name](Trigger.Request(), Trigger.Response())
+            reason = self._place(goal.handle.request.palm)
+            return await reason if inspect.isawaitable(reason) else reason
+        response = await self._call(goal.name)
         if response.success and goal.name == "grasp" and goal.handle.request.attempts:
             self._limit_attempts(goal.handle.request.attempts)
         return "" if response.success else response.message
 
+    async def _call(self, name: str) -> Any:
+        """Return the response of a service's callback, which may be a coroutine."""
+        response = self._services[name](Trigger.Request(), Trigger.Response())
+        return await response if inspect.isawaitable(response) else response
+
     async def _cancel(self, handle: Any) -> CancelResponse:
         """Stop the robot where it is: a goal that is cancelled must move nothing."""
         if any(goal.handle.goal_id == handle.goal_id for goal in self._goals):
-            await self._services["stop"](Trigger.Request(), Trigger.Response())
+            await self._call("stop")
             return CancelResponse.ACCEPT
         return CancelResponse.REJECT
 

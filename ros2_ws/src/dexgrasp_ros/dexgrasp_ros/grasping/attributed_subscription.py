@@ -1,4 +1,4 @@
-"""Subscription to Bool messages that tells the publisher of each message; rclpy does not pass its identifier on.
+"""Subscription to Bool messages with the publisher of each message, which rclpy does not tell.
 
 The messages are taken with `rcl_take` of the C library that rclpy has loaded, because the message info of rclpy (Jazzy)
 holds the time stamps and the sequence number only.

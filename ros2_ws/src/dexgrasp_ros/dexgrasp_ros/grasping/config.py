@@ -46,7 +46,7 @@ class GraspNodeCfg:
     """Topic of the object points, PointCloud2."""
     plan_topic: str = "perception/plan"
     """Topic of the pre-grasp plan, Float64MultiArray."""
-    begin_service: str = "/perception/begin"
+    begin_service: str = "perception/begin"
     """Service of perception that confirms a plan before a grasp begins on it."""
     estop_topic: str = "/estop"
     """Topic of the emergency stop, Bool; one true stops until reset_fault, from any publisher, latched or not."""

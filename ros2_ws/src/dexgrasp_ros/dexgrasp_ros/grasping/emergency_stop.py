@@ -1,4 +1,4 @@
-"""Emergency stop: one level per publisher of its topic, latched until a reset that finds all of them released.
+"""Emergency stop with one level per publisher, latched until a reset finds all of them released.
 
 Every true stops, however short it is: the queues are long, and a message that a publisher sent and that did not arrive
 counts as a true. So do, where they are watched, a publisher that falls silent and one that leaves.

@@ -1,4 +1,4 @@
-"""Whether the drivers of hand and arm execute commands: their states, controllers, and who else sends to them."""
+"""Checks that the drivers execute commands of this node alone: states, controllers, publishers."""
 
 import importlib
 import time
@@ -16,13 +16,13 @@ from rclpy.task import Future
 
 from dexgrasp_ros.drivers.config import AdapterError, StatusCfg
 
-LIST_CONTROLLERS = "/controller_manager/list_controllers"
+LIST_CONTROLLERS = "controller_manager/list_controllers"
 ASK_S, ANSWER_S = 0.5, 3.0
 """Period of the questions to the controller manager, and age up to which an answer counts [s]."""
 
 
 class RobotStatus:
-    """Watches the states that driver descriptions name, the controllers and the command topics, until `destroy`."""
+    """Watches states of the drivers, their controllers and the command topics until `destroy`."""
 
     def __init__(self, node: Node, states: Sequence["WatchedState"], publishers: Sequence[Publisher]) -> None:
         """`publishers`: of the commands."""
@@ -122,7 +122,7 @@ class Controllers:
         self._node, self._group = node, ReentrantCallbackGroup()
         self._states: dict[str, str] | None = None
         self._heard_s = -ANSWER_S
-        kind = service_type()
+        self._type = kind = service_type()
         self._client = kind and node.create_client(kind, LIST_CONTROLLERS, callback_group=self._group)
         self._timer = node.create_timer(
             ASK_S, self._ask, callback_group=self._group, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -153,7 +153,7 @@ class Controllers:
     def _ask(self) -> None:
         if self._client is None or not self._client.service_is_ready():
             return
-        self._client.call_async(self._client.srv_type.Request()).add_done_callback(self._take)
+        self._client.call_async(self._type.Request()).add_done_callback(self._take)
 
     def _take(self, answer: Future) -> None:
         response = answer.result()
@@ -162,7 +162,7 @@ class Controllers:
 
 
 def service_type() -> Any:
-    """Return the type of the service that lists controllers; None where controller_manager_msgs is not installed."""
+    """Return the type of list_controllers; None where controller_manager_msgs is not installed."""
     try:
         return importlib.import_module("controller_manager_msgs.srv").ListControllers
     except (ImportError, AttributeError):

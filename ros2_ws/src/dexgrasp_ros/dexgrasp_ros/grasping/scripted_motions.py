@@ -157,7 +157,10 @@ def release(palm: Pose, lowered_m: float, fingers: Array, retreat_m: float) -> l
 
 
 def place(start: Pose, goal: Pose, fingers: Array, transit_m: float, retreat_m: float) -> list[MotionStage]:
-    """Return the stages that put a held object down: raise, move across, lower to `goal`, open (joint,), retreat."""
+    """Return the stages that put a held object down at `goal`.
+
+    Raise, move across, lower, open the fingers (joint,), retreat.
+    """
     height_m = max(start.pos_m[2], goal.pos_m[2], transit_m)
     return [
         MotionStage("raise", at_height(start, height_m), exact=True),

@@ -5,12 +5,13 @@
                +--------- retreat ---------+      the hand is empty, and attempts are left
 
 `tick` and `request` never raise. Any error ends in `fault`: the safety gate brakes and holds the measured position,
-and only `reset_fault` leaves the state. In `idle` and `hold`, where the robot stands still, missed ticks are a warning:
-the last command is repeated until inputs are recent again.
+and only `reset_fault` leaves the state. In `idle` and `hold`, where the robot stands still, missed ticks and old
+inputs are a warning at first: the last command is repeated until inputs are recent again.
 """
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +50,10 @@ from dexgrasp_ros.grasping.types import (
 )
 
 Array = NDArray[np.float64]
-RECOVERY_S = 0.5
-"""Time after missed ticks in which inputs that are too old are waited for, in the states that wait [s]."""
 SCALE_STEP = 0.1
 """Largest change of the fraction of all speeds per control period: less than the limits of acceleration allow."""
+RECOVERY_S = 0.5
+"""Time for which a hold waits for inputs that are too old, and after missed ticks for those of any age [s]."""
 
 
 class GraspStateMachine:
@@ -92,7 +93,7 @@ class GraspStateMachine:
         self._last_measured: tuple[Array, Pose] | None = None  # at the last tick with valid readings
         self._proposal: Command | None = None
         self._policy_s = np.nan
-        limiters = self.gate.joints, self.gate.palm, self.gate.turn
+        limiters: tuple[Any, ...] = self.gate.joints, self.gate.palm, self.gate.turn
         self._full_steps = [(limiter, limiter.max_step) for limiter in limiters]
         self.speed_scale, self._speed_goal = 1.0, 1.0
         """Fraction of all speeds; `slow_down` lowers it over some periods."""
@@ -187,7 +188,7 @@ class GraspStateMachine:
             self._script = None
 
     def pause(self, reason: str) -> None:
-        """Repeat the last command, so that the robot stays where it is, in the states that wait; in others fail."""
+        """Keep the last command where the robot stands still (WAITING_STATES); fail in other states."""
         if self.state in WAITING_STATES:
             self.warning = reason
         else:
@@ -222,8 +223,8 @@ class GraspStateMachine:
             if not reason and np.isfinite(gap_s) and self.state in WAITING_STATES:
                 self._late_tick_s, self.warning = inputs.now_s, late
             reason = reason or ("" if self.warning else late)
-        elif self.state in WAITING_STATES and inputs.now_s - self._late_tick_s <= RECOVERY_S and not reason:
-            self.warning = self._old_inputs(inputs)  # the others on this machine were late as well
+        elif not reason and self.state in WAITING_STATES:
+            self.warning = self._wait_for_inputs(inputs)
         if self.warning:
             return
         if reason:
@@ -232,13 +233,19 @@ class GraspStateMachine:
             joints, palm = self._measured
             self._steps[self.state](inputs, joints, palm)
 
-    def _old_inputs(self, inputs: Inputs) -> str:
-        """Return which input the gate would refuse for its age, or an empty text."""
-        safety = self.gate.cfg
-        points_s = np.nan if inputs.estimate is None else inputs.now_s - inputs.estimate.stamp_s
-        if self.state in POLICY_STATES and self.uses_live_points and points_s > safety.points_timeout_s:
-            return f"points are {points_s:.3f} s old after missed ticks"
-        return too_old(inputs, self.period_s, safety.joints_timeout_s)
+    def _wait_for_inputs(self, inputs: Inputs) -> str:
+        """Return which old input is waited for: any in idle; in hold for RECOVERY_S, also after missed ticks."""
+        safety, points_s = self.gate.cfg, -np.inf
+        if self.state in POLICY_STATES and self.uses_live_points and inputs.estimate is not None:
+            points_s = inputs.now_s - inputs.estimate.stamp_s - safety.points_timeout_s
+        joints_s = inputs.now_s - oldest_stamp_s(inputs) - safety.joints_timeout_s
+        excess_s = max(points_s, joints_s)
+        recovers = inputs.now_s - self._late_tick_s <= RECOVERY_S  # the others on this machine were late as well
+        if not np.isfinite(joints_s) or not (self.state == "idle" or recovers or excess_s <= RECOVERY_S):
+            return ""
+        if points_s > 0.0:
+            return f"points are {points_s + safety.points_timeout_s:.3f} s old"
+        return too_old(inputs, self.period_s, safety.joints_timeout_s) if joints_s > 0.0 else ""
 
     def _read_robot(self, inputs: Inputs, gap_s: float) -> str:
         """Store the readings if they are valid; else return why not."""

@@ -1,4 +1,4 @@
-"""Schedule of control ticks: at the rate of the policy on average, each right after a new cloud where there is one."""
+"""Schedule of control ticks: at the rate of the policy on average, each right after a new cloud."""
 
 EARLY, LATE = 0.25, 0.5
 """A cloud starts a tick up to so many periods before it is due; without one, the tick comes so many periods late."""

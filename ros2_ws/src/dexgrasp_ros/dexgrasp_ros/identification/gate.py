@@ -1,4 +1,4 @@
-"""Safety gate of the identification: ranges, ages and plausible readings as ever, steps as large as the excitation."""
+"""Safety gate of the identification: all checks of the gate, with room for the steps."""
 
 import numpy as np
 

@@ -125,7 +125,7 @@ class IdentificationSequence:
         return self._target
 
     def record_sent(self, target: Array) -> None:
-        """Log targets (joint,) [rad] in place of those of the last step: what was sent where they were limited."""
+        """Log the targets (joint,) [rad] that were sent in place of those of the last step."""
         self._sent[-1] = self._sent[-1][0], target.copy()
 
     def log(self, hand: str, joint_names: Sequence[str], inertia: Array) -> HandLog:

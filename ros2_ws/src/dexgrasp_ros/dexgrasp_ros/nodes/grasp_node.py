@@ -6,7 +6,7 @@ the policy, each right after new points where there are some, else by a timer.
 
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,7 +85,7 @@ class GraspNode(LifecycleNode):
         self._status_topic = TypedPublisher(self, "GraspState", "~/status", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
         self._report_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
-        services: dict[str, Any] = {name: self._request_service(name) for name in REQUESTS}
+        services = {name: self._request_service(name) for name in REQUESTS}
         group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
@@ -207,16 +207,15 @@ class GraspNode(LifecycleNode):
         path = self.cfg.wave_test or record_path(self.cfg.hand)
         return check_record(path, robot.hand_cfg, policy.motor_names)
 
-    def _request_service(
-        self, name: str
-    ) -> Callable[[Trigger.Request, Trigger.Response], Coroutine[Any, Any, Trigger.Response]]:
-        """Return the service callback of a request."""
+    def _request_service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+        """Return the service callback of a request, a coroutine function: perception may be asked meanwhile."""
 
         async def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             reason = "the node is not configured"
             if self._configured is not None and name == "reset_fault":
                 reason = self._reset_fault(self._configured)
             elif self._configured is not None:
+                self._configured.inputs.confirmation.clear()  # each request asks anew
                 reason = self._configured.machine.request(name, self._inputs())
             if reason == NOT_ASKED and self._configured is not None:  # all but perception agree
                 await self._configured.inputs.confirmation.ask()
@@ -289,7 +288,7 @@ class GraspNode(LifecycleNode):
     def _on_new_points(self) -> None:
         """Tick now if a tick is due; called where points of a new depth frame have arrived."""
         assert self._configured is not None
-        self._points_arrived_s = time.perf_counter()
+        self._points_arrived_s = time.monotonic()
         if self._configured.schedule.cloud_arrived(self._now_s()) and self._configured.machine.active:
             self._tick()
 
@@ -297,7 +296,7 @@ class GraspNode(LifecycleNode):
         """Run one control period: read inputs, run the state machine, send its command."""
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
-        start_s = time.perf_counter()
+        start_s = time.monotonic()
         self._configured.inputs.estop.drain()  # a press that has arrived counts in this tick
         inputs = self._inputs()
         self._restart_timer(inputs.now_s)
@@ -343,7 +342,7 @@ class GraspNode(LifecycleNode):
             self._publish_state(Output(machine.state, machine.fault, None, warning=machine.warning))
 
     def _record_timing(self, start_s: float, inputs: Inputs, output: Output) -> None:
-        end_s = time.perf_counter()
+        end_s = time.monotonic()
         if output.proposal is not None and inputs.estimate is not None:
             self.timing.add("wait_for_tick", start_s - self._points_arrived_s)
             self._marks.publish(inputs.estimate.stamp_s, self._points_arrived_s, start_s, end_s)

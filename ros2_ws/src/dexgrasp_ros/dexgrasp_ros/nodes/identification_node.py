@@ -23,6 +23,7 @@ from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.drivers.publishers import JointDriver, subscribe_joint_states
+from dexgrasp_ros.grasping.emergency_stop import EmergencyStopTopic
 from dexgrasp_ros.grasping.input_checks import outside_joint_range
 from dexgrasp_ros.identification.excitation import ExcitationCfg
 from dexgrasp_ros.identification.fit import JointFit, fit_joint
@@ -66,6 +67,8 @@ class IdentificationCfg:
     """Time limit for joint states and a driver to appear [s]."""
     stale_s: Annotated[float, Bounds(0.001, 60)] = 0.2
     """Maximum age of joint states during the motion; beyond it the test ends with a failure [s]."""
+    estop_topic: str = "/estop"
+    """Topic of the emergency stop, Bool; one true ends the motion."""
     excitation: ExcitationCfg = field(default_factory=ExcitationCfg)
     """Excitation of the joints."""
 
@@ -103,6 +106,7 @@ class IdentificationNode(Node):
         self._driver = JointDriver(self, adapter, 1.0 / cfg.excitation.rate_hz, preview=False)
         subscribe_joint_states(self, self._states.topics, self._on_joint_state)
         self._input_error, self._moving, self._waited_s = "", False, 0.0
+        self._estop = EmergencyStopTopic(self, cfg.estop_topic, self._finish, required=False, timeout_s=0.0)
         self._timer = self.create_timer(1.0 / cfg.excitation.rate_hz, self._tick)
 
     def close(self) -> None:
@@ -128,6 +132,9 @@ class IdentificationNode(Node):
             self._input_error = f"joint states refused: {error}"
 
     def _tick(self) -> None:
+        self._estop.drain()
+        if self.finished:
+            return
         joints, stamp_s = self._states.newest("hand")
         age_s = self._now_s() - stamp_s
         if not self._moving:

@@ -1,4 +1,4 @@
-"""ROS node of perception: depth images in; points of the object and a pre-grasp plan out.
+"""Lifecycle node of perception: depth images in; points of the object and a pre-grasp plan out.
 
 ~/points    PointCloud2         object points with visible_fraction and view_fresh; stamp of the newest depth frame
 ~/plan      Float64MultiArray   the pre-grasp plan (dexgrasp.policies.deploy.policy.Plan), before a grasp
@@ -14,7 +14,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy: mo
     os.environ.setdefault(variable, "1")
 
 from collections.abc import Callable
-from time import perf_counter
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
@@ -31,10 +32,11 @@ from std_msgs.msg import Float64MultiArray, String
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.clock_watch import clock_missing
+from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.parameters import check_changes, declare, names, read
 from dexgrasp_ros.perception.config import PerceptionCfg, camera_pose, make_inputs
 from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
@@ -46,40 +48,102 @@ from dexgrasp_ros.typed_messages import TypedPublisher, estimate_fields, plan_fi
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+DONE = TransitionCallbackReturn.SUCCESS
 SYNCHRONOUS_S = 1.0
 """Stamps of a camera read by this node are used if they lag the node clock by less than this; else the arrival time."""
 
 
-class PerceptionNode(Node):
-    """Converts messages and passes them to the perception state machine; publishes its estimates."""
+class PerceptionNode(LifecycleNode):
+    """Passes messages to the perception state machine and publishes its estimates, while active."""
 
     def __init__(self, **options: Any) -> None:
-        """`options`: keyword arguments of rclpy's Node."""
+        """`options`: keyword arguments of rclpy's Node. Raises where the node cannot start by itself (autostart)."""
         super().__init__("perception", **options)
-        self.cfg = cfg = declare(self, PerceptionCfg)
-        inputs = make_inputs(cfg, self.get_namespace())
-        self._machine, self._joints = PerceptionStateMachine(inputs.setup), inputs.joints
-        self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
-        self._diagnostics = PerceptionDiagnostics(
-            cfg.source if cfg.source != "topic" else self.resolve_topic_name(cfg.depth_topic)
-        )
+        self.cfg = declare(self, PerceptionCfg, changeable=names(PerceptionCfg))
+        check_changes(self, PerceptionCfg, self._change_refused)
+        self._active = False
+        self._failure: Exception = RuntimeError("no transition was refused")
+        self._reader: FrameReader | None = None
+        self._destroy_input: list[Callable[[], Any]] = []  # of what exists while the node is active
         self._points = self.create_publisher(PointCloud2, "~/points", RELIABLE)
         self._plan = self.create_publisher(Float64MultiArray, "~/plan", RELIABLE)
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
         self._typed_plan = TypedPublisher(self, "GraspPlan", "~/grasp_plan", RELIABLE)
         self._typed_estimate = TypedPublisher(self, "ObjectEstimate", "~/object", RELIABLE)
+        self._marks = LatencyMarks(self)
         self._diagnostics_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
-        self._subscribe_all()
-        serve_begin(self, self._machine.begin)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
-        self.create_timer(1.0, self._report, clock=steady)
-        self.create_timer(1.0 / cfg.held_object_rate_hz, self._move_with_palm, clock=steady)
-        self._reader = self._open_source() if cfg.source != "topic" else None
+        if self.cfg.autostart and (self.trigger_configure() != DONE or self.trigger_activate() != DONE):
+            raise self._failure
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read bundle, drivers, models and camera pose; refuse with the reason."""
+        done = self._try(self._configure)
+        return super().on_configure(state) if done == DONE else done
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the camera or subscribe to it, with an empty memory."""
+        done = self._try(self._start)
+        if done != DONE:
+            self.close()
+            return done
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the camera and unsubscribe from all topics."""
+        self.close()
+        return super().on_deactivate(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the camera and unsubscribe from all topics."""
+        self.close()
+        return super().on_shutdown(state)
 
     def close(self) -> None:
-        """Stop the camera thread and release the camera."""
+        """Stop the camera thread, release the camera and all inputs; may be called again."""
+        self._active = False
         if self._reader is not None:
             self._reader.close()
+            self._reader = None
+        for destroy in self._destroy_input:
+            destroy()
+        self._destroy_input = []
+
+    def _try(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        """Run a step of a transition; an error refuses the transition."""
+        try:
+            step()
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            self._failure = error
+            if not self.cfg.autostart:  # else it is raised
+                self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return DONE
+
+    def _change_refused(self, name: str, _: Any) -> str:
+        return f"{name} changes while the node is not active: deactivate it first" if self._active else ""
+
+    def _configure(self) -> None:
+        self.cfg = read(self, PerceptionCfg)
+        self._inputs = make_inputs(self.cfg, self.get_namespace())
+
+    def _start(self) -> None:
+        if self.cfg != read(self, PerceptionCfg):  # changed since it was configured
+            self._configure()
+        cfg = self.cfg
+        self._machine, self._joints = PerceptionStateMachine(self._inputs.setup), self._inputs.joints
+        self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
+        self._diagnostics = PerceptionDiagnostics(
+            cfg.source if cfg.source != "topic" else self.resolve_topic_name(cfg.depth_topic)
+        )
+        self._subscribe_all()
+        begin = serve_begin(self, self._machine.begin)
+        self._destroy_input.append(lambda: self.destroy_service(begin))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
+        for period_s, callback in ((1.0, self._report), (1.0 / cfg.held_object_rate_hz, self._move_with_palm)):
+            timer = self.create_timer(period_s, callback, clock=steady)
+            self._destroy_input.append(partial(self.destroy_timer, timer))
+        self._reader = self._open_source() if cfg.source != "topic" else None
 
     def _subscribe_all(self) -> None:
         cfg = self.cfg
@@ -108,14 +172,16 @@ class PerceptionNode(Node):
             except ValueError as error:
                 self._refuse(topic, str(error))
 
-        self.create_subscription(kind, topic, guarded, qos)
+        subscription = self.create_subscription(kind, topic, guarded, qos)
+        self._destroy_input.append(lambda: self.destroy_subscription(subscription))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._machine.on_camera_info(self._depth_topic.intrinsics(message))
 
     def _on_image(self, message: Image) -> None:
+        received_s = monotonic()
         depth_m, T_world_cam = self._depth_topic.depth(message)
-        self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam)
+        self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam, received_s)
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         self._joints.update(topic, m.joints_from_message(message), m.seconds(message.header.stamp), self._now_s())
@@ -131,11 +197,21 @@ class PerceptionNode(Node):
             )
         self._machine.on_palm_pose(*m.pose_from_message(message), m.seconds(message.header.stamp))
 
-    def _on_depth(self, depth_m: NDArray[Any], stamp_s: float, T_world_cam: NDArray[Any] | None = None) -> None:
-        start_s = perf_counter()
+    def _on_depth(
+        self,
+        depth_m: NDArray[Any],
+        stamp_s: float,
+        T_world_cam: NDArray[Any] | None = None,
+        received_s: float | None = None,
+    ) -> None:
+        """Use a depth image; `received_s`: monotonic time at which its message was received [s]."""
+        start_s = monotonic()
         self._diagnostics.frame_arrived(self._now_s() - stamp_s)
-        self._publish(self._machine.on_depth(depth_m, stamp_s, T_world_cam))
-        self._diagnostics.frame_processed(perf_counter() - start_s)
+        estimate = self._machine.on_depth(depth_m, stamp_s, T_world_cam)
+        sent_s = monotonic()
+        self._publish(estimate)
+        self._diagnostics.frame_processed(monotonic() - start_s)
+        self._marks.publish(stamp_s, start_s if received_s is None else received_s, sent_s)
 
     def _move_with_palm(self) -> None:
         self._publish(self._machine.move_with_palm())
@@ -145,9 +221,8 @@ class PerceptionNode(Node):
             return
         frame, plan = self.cfg.base_frame, estimate.plan
         if plan is not None:
-            assert estimate.plan_id is not None
             self._plan.publish(m.plan_message(plan, estimate.stamp_s, estimate.plan_id))
-            self._typed_plan.publish(estimate.stamp_s, frame, **plan_fields(plan, estimate.plan_id))
+            self._typed_plan.publish(estimate.stamp_s, frame, id=estimate.plan_id or 0, **plan_fields(plan))
             self._pregrasp.publish(m.pose_message(plan.palm_pos_w, plan.palm_quat_w, estimate.stamp_s, frame))
         self._points.publish(estimate_message(estimate, frame))
         if self._typed_estimate.is_read:
@@ -157,6 +232,7 @@ class PerceptionNode(Node):
         """Open the camera or recording and read it in a thread that wakes this node per frame."""
         cfg, live = self.cfg, self.cfg.source.startswith("realsense")
         wake = self.create_guard_condition(self._on_frame_read)
+        self._destroy_input.append(lambda: self.destroy_guard_condition(wake))
         return FrameReader(open_camera(cfg.source, camera_pose(cfg), cfg.realsense), not live, wake.trigger)
 
     def _on_frame_read(self) -> None:

@@ -28,6 +28,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp_ros import message_conversions
+from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.message_conversions import MessageError, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.parameters import check_changes, declare, read
@@ -218,8 +219,9 @@ class CameraThread:
         newest = QoSProfile(depth=1)
         self._image = node.create_publisher(Image, "camera/camera/depth/image_rect_raw", newest)
         self._info = node.create_publisher(CameraInfo, "camera/camera/depth/camera_info", newest)
-        self._waiting: SimpleQueue[SceneSnapshot | None] = SimpleQueue()
-        self._next_s, self._count = 0.0, 0
+        self._marks = LatencyMarks(node)
+        self._waiting: SimpleQueue[tuple[SceneSnapshot, float] | None] = SimpleQueue()  # scene, monotonic time
+        self._next_s, self._count, self._sent_s = 0.0, 0, 0.0
         self._failure: Exception | None = None
         opened = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(opened,), name="camera", daemon=True)
@@ -235,7 +237,7 @@ class CameraThread:
         if robot.time_s >= self._next_s:
             self._next_s = max(self._next_s + 1 / self._cfg.camera_rate_hz, robot.time_s)
             if self._waiting.empty():
-                self._waiting.put(robot.snapshot())
+                self._waiting.put((robot.snapshot(), time.monotonic()))
 
     def frames(self) -> int:
         """Return the number of images since the last call."""
@@ -251,8 +253,10 @@ class CameraThread:
         try:
             camera = SimDepthCamera(self._cfg)
             opened.set()
-            while (scene := self._newest()) is not None:
+            while (newest := self._newest()) is not None:
+                scene, taken_s = newest
                 self._publish(camera.capture(scene), scene.stamp_s, camera.intrinsics)
+                self._marks.publish(scene.stamp_s, taken_s, self._sent_s)
         except Exception as error:  # raised in the thread of the node
             self._failure = error
             opened.set()
@@ -261,9 +265,11 @@ class CameraThread:
         self._count += 1
         frame_id = self._cfg.tf_prefix + CAMERA_FRAME
         self._info.publish(info_from_intrinsics(intrinsics, stamp_s, frame_id))
-        self._node.publish(self._image, image_from_depth(depth_m, stamp_s, frame_id))
+        message = image_from_depth(depth_m, stamp_s, frame_id)
+        self._sent_s = time.monotonic()
+        self._node.publish(self._image, message)
 
-    def _newest(self) -> SceneSnapshot | None:
+    def _newest(self) -> tuple[SceneSnapshot, float] | None:
         scene = self._waiting.get()
         while scene is not None:
             try:

@@ -70,6 +70,8 @@ class PerceptionCfg:
     """Largest difference between the stamps of a frame and of the robot readings used with it [s]."""
     held_object_rate_hz: Annotated[float, Bounds(0.1, 1000)] = 60.0
     """Rate at which the points of a held object are published between frames [Hz]."""
+    autostart: bool = True
+    """Configure and activate without a lifecycle manager."""
     segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Settings of the object segmentation."""
     realsense: RealSenseCfg = field(default_factory=RealSenseCfg)

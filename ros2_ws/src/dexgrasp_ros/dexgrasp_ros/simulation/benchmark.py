@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +12,15 @@ from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.text import counted, print_table
-from dexgrasp.utils.timers import PERCENTILES
+from dexgrasp.utils.timers import PERCENTILES, latency_percentiles
 from dexgrasp_ros import config
 from dexgrasp_ros.simulation.closed_loop import ClosedLoop, Trial
+from dexgrasp_ros.simulation.latency_parts import latency_parts
 from dexgrasp_ros.simulation.video import write_video
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
-"""Rows: age of the newest depth image when the policy runs; policy; tick to command; depth stamp to command; period."""
+"""Rows: age of the newest depth image when the policy runs; policy; tick to command; depth stamp to command; period.
+Ages are in simulated time, whose steps are those of /clock."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,16 @@ def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:
                 trials.append(run_trial(loop, str(i * 144 // cfg.trials)))
                 frames = frames or (trials[-1].success and list(loop.frames))
             loop.spin(1.5)  # until the last timing report has arrived
-            timing = dict(loop.timing)
+            timing, parts = dict(loop.timing), latency_parts(loop.marks)
         result = {"timing_ms": {name: float(value) for name, value in timing.items()}, "facts": run.facts}
+        result["parts_ms"] = {
+            name: {p: 1e3 * value for p, value in zip(PERCENTILES, latency_percentiles(values), strict=True)}
+            for name, values in parts.items()
+            if values
+        }
         result["trials"] = [asdict(trial) for trial in trials]
         write_json(run.path / "bench.json", result)
-        show(result["timing_ms"], trials)
+        show(result["timing_ms"], result["parts_ms"], trials)
         if cfg.video and frames:
             write_video(run.path / "grasp.mp4", frames, next(trial.object for trial in trials if trial.success))
             print(f"video: {run.path / 'grasp.mp4'}")
@@ -75,11 +83,15 @@ def set_local_transport(domain: int, logs: Path) -> None:
     os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
-def show(timing_ms: dict[str, float], trials: list[Trial]) -> None:
-    """Print the table of percentiles."""
+def show(timing_ms: dict[str, float], parts_ms: Mapping[str, Mapping[int, float]], trials: list[Trial]) -> None:
+    """Print the percentiles of the grasp node and those of the parts of the latency."""
     held = sum(trial.success for trial in trials)
     table = [("milliseconds", *(f"p{percent}" for percent in PERCENTILES))]
     for row in ROWS:
         values = (timing_ms.get(f"{row}_p{percent}_ms", float("nan")) for percent in PERCENTILES)
         table.append((row.replace("_", " "), *(f"{value:.1f}" for value in values)))
+    if parts_ms:
+        table.append(("parts, monotonic clock", *[""] * len(PERCENTILES)))
+    for name, values in parts_ms.items():
+        table.append((name.replace("_", " "), *(f"{values[percent]:.1f}" for percent in PERCENTILES)))
     print_table(table, f"closed loop, {held} of {counted(len(trials), 'object')} held")

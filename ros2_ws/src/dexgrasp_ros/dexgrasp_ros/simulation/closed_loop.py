@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,14 +35,16 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from dexgrasp_ros import config, message_conversions
+from dexgrasp_ros.simulation.latency_parts import NODES
 from dexgrasp_ros.simulation.video import RATE_HZ, VideoFrameState
 
-NODES = ("sim_robot", "perception", "grasp")
 LIFTED_M = 0.1
 """Rise of the object at the end of the hold from which a trial is a success [m]."""
 HOLD_S = 3.0
 """Duration of the hold that is observed [s, simulated]."""
-START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 10.0, 20.0, 150.0
+REPORT_S = 3.0
+"""Time limit for a report of a node that reports once per second [s, wall time]."""
+START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 30.0, 30.0, 150.0
 """Time limits of a process start, an answer, a plan, and a grasp with all attempts [s, wall time]."""
 
 
@@ -61,7 +64,7 @@ class Trial:
     state: str
     """State of the grasp node at the end."""
     reason: str
-    """Why the trial ended early; empty otherwise."""
+    """Why the trial failed; empty for a success."""
     wall_s: float
 
 
@@ -91,6 +94,10 @@ class ClosedLoop:
         """State of the grasp node; rise of the object since the last reset [m]."""
         self.timing: dict[str, str] = {}
         """Newest timing report of the grasp node, values by name."""
+        self.status: dict[str, dict[str, str]] = {}
+        """Newest reports of the nodes by name: message and values."""
+        self.marks: dict[str, list[list[float]]] = {name: [] for name in NODES}
+        """Marks of the nodes: stamp of the depth frame, then monotonic times [s]."""
         self.frames: list[VideoFrameState] = []
         """States since the last reset, kept only for a video."""
         self._joints: dict[str, float] = {}
@@ -112,6 +119,9 @@ class ClosedLoop:
             listen(JointState, "/joint_states", self._on_joints, QoSProfile(depth=1))
         listen(Float64MultiArray, "/perception/plan", self._on_plan, QoSProfile(depth=1))
         listen(DiagnosticArray, "/diagnostics", self._on_report, QoSProfile(depth=10))
+        for name, rows in self.marks.items():
+            keep = partial(_append_marks, rows)
+            listen(Float64MultiArray, f"/{name}/marks", keep, QoSProfile(depth=100))
         try:
             for name in NODES:
                 self.start(name)
@@ -160,7 +170,9 @@ class ClosedLoop:
         start_s = time.monotonic()
         self.reset(name, seed)
         reason = self._request_grasp() or self._wait_for_hold(during)
-        success = not reason and self.lifted_m > LIFTED_M
+        if not reason and not self.lifted_m > LIFTED_M:
+            reason = f"not held: the object is {self.lifted_m:.3f} m up after the hold, {LIFTED_M:g} m are asked for"
+        success = not reason
         return Trial(
             object=name,
             seed=seed,
@@ -257,10 +269,21 @@ class ClosedLoop:
             if dead := [name for name, process in self.processes.items() if process.poll() is not None]:
                 return f"{dead} ended in {self.state}"
             if self.state in ("fault", "idle"):
-                return f"the grasp ended in {self.state}"
+                return self._why_ended()
             if time.monotonic() > end_s:
                 return f"not finished within {GRASP_S:.0f} s, in {self.state}"
         return ""
+
+    def _why_ended(self) -> str:
+        """Return why the grasp node is in fault or idle, as it reports once per second."""
+        state, self.status = self.state, {}
+        end_s = time.monotonic() + REPORT_S
+        while self.status.get("grasp: state", {}).get("state") != state and time.monotonic() < end_s:
+            self._executor.spin_once(timeout_sec=0.01)
+        if state == "fault":
+            return f"fault: {self.status.get('grasp: state', {}).get('fault') or 'no reason was reported'}"
+        seen = self.status.get("perception: object", {}).get("message", "nothing was reported")
+        return f"given up after an empty grasp: no new plan; perception: {seen}"
 
     def _on_state(self, message: String) -> None:
         self.state = str(message.data)
@@ -286,8 +309,14 @@ class ClosedLoop:
 
     def _on_report(self, message: DiagnosticArray) -> None:
         for status in message.status:
+            values = {item.key: item.value for item in status.values}
+            self.status[status.name] = {"message": status.message, **values}
             if status.name == "grasp: timing":
-                self.timing = {item.key: item.value for item in status.values}
+                self.timing = values
+
+
+def _append_marks(rows: list[list[float]], message: Float64MultiArray) -> None:
+    rows.append(list(message.data))
 
 
 def _written(item: tuple[str, Any]) -> tuple[str, str]:
