@@ -283,7 +283,7 @@ def test_a_plan_is_refused_for_the_reasons_of_perception(bench):
     assert "answered 'the first one' instead of the id of a plan" in bench.ask("grasp").message
     assert (bench.begun, bench.state) == (3, "idle")
     bench.held_id = bench.plan_id
-    assert bench.ask("grasp").success
+    assert bench.ask("grasp").message == "grasp: accepted, plan 7"
 
 
 def test_points_outside_the_workspace_are_refused(bench):

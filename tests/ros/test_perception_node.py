@@ -256,6 +256,12 @@ def test_joint_states_with_a_missing_joint_are_told_of(robot):
     robot.until_told("perception: readings", "lack ['thj3']")
 
 
+@pytest.mark.parametrize("frame", ["", "base_link"])
+def test_a_palm_pose_in_another_frame_is_told_of(robot, frame):
+    robot.palm.publish(m.pose_message(AWAY, (1, 0, 0, 0), robot.now_s(), frame))
+    robot.until_told("perception: readings", f"the palm pose is in frame '{frame}', expected 'world'")
+
+
 def test_a_silent_camera_is_told_of(robot):
     level, message, _ = robot.until_told("perception: camera", "no frame yet")
     assert level == m.STALE

@@ -49,7 +49,8 @@ class InputBuffer:
         self._on_new_points = on_points
         self._estimate: ObjectEstimate | None = None
         self._plan: tuple[PregraspPlan | None, float] = None, -np.inf
-        self._plan_id: int | None = None
+        self.plan_id: int | None = None
+        """Id of the newest plan; None without one."""
         self.confirmation = PlanConfirmation(node, cfg.begin_service)
         """Confirmation of plans by perception."""
         self._topic_palm: tuple[Pose | None, float] = None, -np.inf
@@ -102,7 +103,7 @@ class InputBuffer:
             estimate=self._estimate,
             plan=self._plan[0],
             plan_stamp_s=self._plan[1],
-            plan_refused=self.confirmation.refusal(self._plan_id),
+            plan_refused=self.confirmation.refusal(self.plan_id),
             estop=self.estop.level.latched,
             input_errors=self.errors,
         )
@@ -140,7 +141,7 @@ class InputBuffer:
 
     def _on_plan(self, message: Float64MultiArray) -> None:
         self._plan = message_conversions.plan_from_message(message)
-        self._plan_id = message_conversions.plan_id_of(message)
+        self.plan_id = message_conversions.plan_id_of(message)
 
     def _on_palm(self, message: PoseStamped) -> None:
         self._check_frame(message.header.frame_id)

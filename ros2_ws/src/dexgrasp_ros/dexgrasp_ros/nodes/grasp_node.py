@@ -222,8 +222,11 @@ class GraspNode(LifecycleNode):
                 reason = "the node is not configured"
                 if self._configured is not None:  # it may have been cleaned up meanwhile
                     reason = self._configured.machine.request(name, self._inputs())
-            response.success, response.message = not reason, reason or f"{name}: accepted"
-            self.get_logger().info(f"{name}: {reason or 'accepted'}")
+            accepted = "accepted"
+            if name == "grasp" and self._configured is not None:
+                accepted = f"accepted, plan {self._configured.inputs.plan_id}"
+            response.success, response.message = not reason, reason or f"{name}: {accepted}"
+            self.get_logger().info(f"{name}: {reason or accepted}")
             return response
 
         return answer
@@ -336,7 +339,7 @@ class GraspNode(LifecycleNode):
         before = machine.state, machine.warning
         if parts.clock_age.still_s > self.cfg.clock_timeout_s:
             machine.pause(f"the clock stands still: no new time for {parts.clock_age.still_s:.2f} s")
-        elif parts.robot.status is not None and (reason := parts.robot.status.not_ready()):
+        elif reason := clock_missing(self) or (parts.robot.status.not_ready() if parts.robot.status else ""):
             machine.fail(reason)
         if (machine.state, bool(machine.warning)) != (before[0], bool(before[1])):
             self._publish_state(Output(machine.state, machine.fault, None, warning=machine.warning))

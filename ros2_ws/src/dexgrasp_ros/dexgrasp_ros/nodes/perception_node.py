@@ -191,7 +191,7 @@ class PerceptionNode(LifecycleNode):
                 self._machine.on_joint_state(part, joint_pos, stamp_s)
 
     def _on_palm_pose(self, message: PoseStamped) -> None:
-        if message.header.frame_id not in ("", self.cfg.base_frame):
+        if message.header.frame_id != self.cfg.base_frame:
             raise m.MessageError(
                 f"the palm pose is in frame '{message.header.frame_id}', expected '{self.cfg.base_frame}'"
             )
