@@ -49,10 +49,9 @@ class TypedPublisher:
             self._publisher.publish(self._kind(header=message_conversions.header(stamp_s, frame_id), **fields))
 
 
-def plan_fields(plan: PregraspPlan, plan_id: int) -> dict[str, Any]:
+def plan_fields(plan: PregraspPlan) -> dict[str, Any]:
     """Return the fields of a GraspPlan."""
     return {
-        "id": plan_id,
         "palm": message_conversions.pose_message(plan.palm_pos_w, plan.palm_quat_w, 0.0, "").pose,
         "depth_m": float(np.asarray(plan.depth_m)),
         "floor_m": float(np.asarray(plan.floor_m)),

@@ -3,6 +3,7 @@
 A goal makes the request that the service of its name makes, and ends with the state that the request leads to.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -31,9 +32,9 @@ _INTERRUPTED = {
     "idle": "the grasp node was deactivated",
     **{state: f"another request began {state}" for state in ("pregrasp", "grasp", "lift", "hold", "release", "home")},
 }
-Service = Callable[[Any, Any], Awaitable[Any]]
+Service = Callable[[Any, Any], Any]
 """Callback of a Trigger service."""
-PlaceRequest = Callable[[Any], str]
+PlaceRequest = Callable[[Any], str | Awaitable[str]]
 """Begins to place the object at a PoseStamped; returns why that is refused, or an empty text."""
 
 
