@@ -72,7 +72,7 @@ def test_draft_finds_palm_frame_thumb_and_bending_of_described_hands(name: str) 
 def test_draft_measures_fingers_and_scales_the_heights_of_objects_with_them(name: str, finger_m: float) -> None:
     grasp = draft_hand("hand.xml", HANDS[name]).grasp
     assert grasp.finger_m == finger_m  # radius of the fingertips
-    assert grasp.height_m == pytest.approx((0.06, 0.03), rel=0.06)
+    assert grasp.height_m == pytest.approx((0.06, 0.03), rel=0.08)
 
 
 def test_draft_finds_the_side_of_a_mirrored_hand(tmp_path: Path) -> None:

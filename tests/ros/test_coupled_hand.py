@@ -162,6 +162,14 @@ def test_joints_that_a_driver_does_not_report_are_computed_and_others_taken(cont
         )  # fmt: skip
 
 
+def test_the_driver_of_the_simulated_robot_commands_motors_and_reports_all_joints(folder, contract):
+    made = load("hands", f"sim:{folder}")
+    assert set(made.command.joints) == set(six.MOTORS)
+    assert set(made.state.names) == set(contract.hand.joint_names)
+    adapter = JointAdapter(made, contract.hand.joint_names, contract.hand.coupled)
+    assert adapter.command(np.full(6, 0.3)).shape == (6,)
+
+
 def test_identification_tests_motors_with_the_inertia_of_all_that_they_move(folder):
     model = load_hand(str(folder), ExcitationCfg())
     assert model.motors.names == tuple(six.MOTORS)
