@@ -182,7 +182,7 @@ def _opposition(style: str, path: ClosingPath) -> Iterator[Finding]:
     advice = "" if level == "ok" else "; objects are up to 10 cm wide: open the hand further"
     yield Finding(level, f"{style}: aperture", f"{100 * aperture:.1f} cm between thumb and nearest fingertip{advice}")
     angle = _meeting_angle(path)
-    level = max(_level(nearest, MEETING_M), _level(angle, ANGLE_RAD), key=_LEVELS.index)
+    level = _LEVELS[max(map(_LEVELS.index, (_level(nearest, MEETING_M), _level(angle, ANGLE_RAD))))]
     advice = "" if level == "ok" else "; smaller objects are not held: change the thumb's open pose or closing"
     degrees = f"{np.rad2deg(angle):.0f} deg off the line between them"
     text = f"thumb and fingers come as near as {100 * nearest:.1f} cm, {degrees}"
