@@ -115,6 +115,7 @@ def test_refusals_interruptions_stops_and_faults_have_outcomes_with_reasons(benc
     bench.ros.until(lambda: bench.ask("reset_fault").success, "the reset")
 
     grasp = Call(bench.ros, actions.Grasp, "grasp")
+    bench.ros.until(lambda: grasp.feedback, "the begin of the grasp")
     bench.ros.publisher(Bool, "/estop", RELIABLE).publish(Bool(data=True))
     status, result = grasp.ended()
     assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Grasp.Result.FAULT)
