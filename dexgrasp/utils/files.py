@@ -210,7 +210,7 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
 
 
 def check_place(path: str | Path) -> None:
-    """Raise FolderMovedError if a locked folder at or above `path` was moved, removed or replaced.
+    """Raise FolderMovedError for a path in a locked folder that was moved, removed or replaced since.
 
     The place of such a folder is nobody's: a file written there would be apart from the others.
     """

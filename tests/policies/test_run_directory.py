@@ -73,6 +73,23 @@ def test_a_run_that_was_moved_away_is_not_begun_anew_in_its_old_place(tmp_path, 
         assert "was moved or removed" in (tmp_path / "elsewhere" / "run.log").read_text()
 
 
+def test_messages_before_the_log_file_is_open_are_in_it(tmp_path):
+    with Run.claim(tmp_path / "run", DigCfg) as run:
+        logging.getLogger("dexgrasp").info("before the record")
+        run.record(DigCfg())
+    assert (run.path / "run.log").read_text().count("before the record") == 1
+
+
+def test_another_python_changes_no_result_and_another_library_does():
+    before, now = {"python": "3.11", "numpy": "1.0", "torch": None}, {"python": "3.12", "numpy": "2.0", "mujoco": "3"}
+    assert run_directory._changed_versions(before, now) == ["numpy: 1.0 then, 2.0 now"]
+
+
+def test_a_folder_that_is_no_run_is_told_from_another_run(tmp_path):
+    with pytest.raises(ValueError, match="is no run directory: expected the out= of `dexgrasp evaluate`"):
+        run_directory.check_evaluation(tmp_path)
+
+
 def test_without_a_free_name_a_run_is_refused(tmp_path, monkeypatch):
     taken = [tmp_path / name for name in ("dig-1", "dig-2")]
     for path in taken:
