@@ -200,7 +200,8 @@ def trial_runner(cfg: TuneHandCfg, hand: HandSpec, library: ObjectLibrary, rows:
 
         def note_shares() -> None:
             if not shares:  # before the first step the objects lie on the table
-                shares.append(power_share(task.object_camera.points_w[..., 2].amax(dim=1)).double().numpy())
+                height_m = task.object_camera.points_w[..., 2].amax(dim=1)
+                shares.append(power_share(height_m, hand.style_heights_m).double().numpy())
 
         return play(task, agent, trials, watch=note_shares), shares[0]
 
