@@ -69,9 +69,9 @@ class TuneHandCfg:
     population: Annotated[int, Bounds(4, 256)] = 16
     """Candidates in a generation."""
     trials: NumTrials = 64
-    """Trials of each candidate; all candidates of a generation run the same ones."""
+    """Trials of each candidate; all of a generation run the same ones; not those of the comparison."""
     validation_trials: NumTrials = 288
-    """Trials before and after, the same ones."""
+    """Trials of the comparison before and of the one after, the same ones: 576 by default, whatever trials= is."""
     seed: Seed = 0
     """Seed of the search and of its trials."""
     num_threads: Threads = 0

@@ -56,6 +56,8 @@ VERSION = 5
 """Raised when an import gives other objects than before, so that old caches are not used."""
 LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0, clock_s=240.0)
 """Limits of each mesh; one that exceeds them is refused. Where others take half of each core, it may compute 120 s."""
+RECORDS = "imported"
+"""Folder of a library with the cached results of its import."""
 MOST_NAMES_SHOWN = 20
 """Longest list of files in a summary."""
 MOST_STATED_SHOWN = 5
@@ -232,7 +234,7 @@ def import_meshes(
     found = [file for path in listing.meshes[:most] if (file := _hashed(path, listing.folder, refused))]
     with files.folder_lock(out):
         files.remove_partials(out)
-        cache = _RecordCache(out / "imported", workers or process_pool.available_cores(), progress)
+        cache = _RecordCache(out / RECORDS, workers or process_pool.available_cores(), progress)
         facts = _facts(found, cache, refused)
         readable = [file for file in found if file.source in facts]
         unit = _unit(readable, facts, settings, cache if one_per_thing else None)

@@ -276,6 +276,13 @@ def test_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         tune(small_search(tmp_path, "parts", generations=2, seed=1))
 
 
+@pytest.mark.parametrize("model", ["nope.urdf", "no/such/hand.xml", "unknown:hand", "."])
+def test_a_model_that_is_no_file_is_named_as_typed_and_nothing_is_made(model: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^model: '{re.escape(model)}' is no file; expected the MJCF or URDF"):
+        new(NewHandCfg(model=model, out=str(tmp_path / "mine")))
+    assert not (tmp_path / "mine").exists()
+
+
 def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "mine"
     new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out), name="mine"))

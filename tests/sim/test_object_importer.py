@@ -221,6 +221,8 @@ def test_after_a_stop_nothing_is_half_written_and_the_next_run_goes_on(tmp_path,
         assert len(np.load(path).files) > 5
     for path in (out / "imported").glob("[!.]*.json"):  # a partial file has a name that nothing reads
         json.loads(path.read_text())
+    with pytest.raises(FileNotFoundError, match="unfinished import: give its `objects import` command again"):
+        open_library(out)
     report = import_meshes(folder, out, workers=1, progress=False)
     assert len(report.library) == 6 and not list(out.rglob(".partial-*"))
 
