@@ -106,7 +106,7 @@ def _package(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
-            "models by name need mujoco-menagerie and robot_descriptions: pip install 'dexgrasp[hands]'"
+            f"models by name need mujoco-menagerie and robot_descriptions: pip install 'dexgrasp[hands]' ({error})"
         ) from error
 
 
