@@ -200,7 +200,8 @@ class ConsoleCallback(IterationCallback):
             f"{done:5d}  {steps_in_words(learner.num_timesteps):>8}  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
             f"kl {_or_dash(stats.get('kl'))}  std {_or_dash(stats.get('std') or None)}  {learnt}"
-            f"lr {learner.learning_rate:.0e}  {rate_hz:6,.0f}/s  {self.steps_per_cpu_s:5,.0f}/cpu-s  left {max(left_s, 0) // 60:3.0f} min"
+            f"lr {learner.learning_rate:.0e}  "
+            f"{rate_hz:6,.0f}/s  {self.steps_per_cpu_s:5,.0f}/cpu-s  left {max(left_s, 0) // 60:3.0f} min"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from dexgrasp import assets
 from dexgrasp.configs import load
@@ -289,6 +290,9 @@ def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, cap
     assert HandSpec.load(out).name == "mine"
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == ["hand.png", "hand.yaml"]
     assert f"hands tune {out}" in capsys.readouterr().out
+    tiles = np.asarray(Image.open(out / "hand.png"))[: 2 * 420, : 3 * 420, :3].reshape(2, 420, 3, 420, 3).astype(int)
+    edges = [tiles[:, :4], tiles[:, -4:], tiles[:, :, :, :4], tiles[:, :, :, -4:]]
+    assert all(abs(edge - tiles[0, 0, 0, 0]).max() <= 2 for edge in edges)  # the whole hand lies within each tile
     for _ in range(2):  # after each correction; the picture is its own
         assert check(CheckHandCfg(hand=str(out))) == 0
     text = (out / "hand.yaml").read_bytes()

@@ -299,7 +299,8 @@ def test_a_student_ends_at_the_iteration_asked_for_and_goes_on_without_damaged_r
         "recipe=student",
         f"teacher={teacher}",
         "num_envs=4",
-        "distillation.rho_start=0.2",
+        "distillation.rho_start=0.6",
+        "distillation.rho_end=1",
         "distillation.gradient_steps=2",
         "distillation.batch_size=16",
     )

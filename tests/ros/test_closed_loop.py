@@ -45,8 +45,8 @@ def test_the_loop_picks_up_as_many_objects_as_the_simulation_in_one_process(tmp_
 
 
 def test_a_node_that_starts_late_or_ends_is_told_with_the_place_of_its_log(tmp_path):
-    late = r"waited up to 0\.01 s until sim_robot .*: it still runs; the machine may be busy: .* start_timeout_s=; its log "
-    with pytest.raises(NotAnsweredError, match=late + r".*sim_robot\.log is empty"):
+    late = r"waited up to 0\.01 s until sim_robot .*: it still runs; the machine may be busy: .* start_timeout_s=; "
+    with pytest.raises(NotAnsweredError, match=late + r"its log .*sim_robot\.log is empty"):
         ClosedLoop(BUNDLE, tmp_path / "late", start_timeout_s=0.01).__enter__()
     with pytest.raises(
         NotAnsweredError, match=r": it has ended with exit code 2; the last lines of .*sim_robot\.log: .+"
