@@ -69,9 +69,9 @@ class TuneHandCfg:
     population: Annotated[int, Bounds(4, 256)] = 16
     """Candidates in a generation."""
     trials: NumTrials = 64
-    """Trials of each candidate; all of a generation run the same ones; not those of the comparison."""
+    """Trials of each candidate; the comparison has 576 whatever this is: 288 before, 288 after (validation_trials)."""
     validation_trials: NumTrials = 288
-    """Trials of the comparison before and of the one after, the same ones: 576 by default, whatever trials= is."""
+    """Trials before and after, the same ones."""
     seed: Seed = 0
     """Seed of the search and of its trials."""
     num_threads: Threads = 0

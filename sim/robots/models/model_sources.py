@@ -47,7 +47,7 @@ def is_model(name: str) -> bool:
 
 
 def given_model(model: str) -> str:
-    """Return a model that was typed as a hand.yaml in any folder names it: PACKAGE:NAME, or the absolute path."""
+    """Return the name of a model for a hand.yaml in any folder: PACKAGE:NAME, or the absolute path."""
     if is_model(model) or Path(model).is_file():
         return model if model.partition(":")[0] in _PACKAGES else os.path.abspath(model)
     packages = " or ".join(f"{package}:NAME" for package in _PACKAGES)
