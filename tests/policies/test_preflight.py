@@ -16,7 +16,7 @@ REFUSED = [
     ("train teacher=allegro/teacher", "teacher=allegro/teacher is for a student, and recipe=teacher has none"),
     ("train recipe=student teacher=leap/teacher", "(hand: leap there, allegro here)"),
     ("train recipe=student teacher=allegro/student", "is a student, a teacher is needed"),
-    ("train init_checkpoint=runs/none", "init_checkpoint: no policy 'runs/none'. Expected allegro/teacher, leap/teacher"),
+    ("train init_checkpoint=runs/none", "init_checkpoint: no policy 'runs/none'. Expected allegro/teacher, leap"),
     ("train hand=alegro", "no hand 'alegro': expected one of ['allegro', 'leap']"),
     ("train objects=shiped", "objects: 'shiped' is neither a known name nor a folder. Did you mean 'shipped'?"),
     ("train validation_objects=none", "validation_objects: 'none' is neither"),
