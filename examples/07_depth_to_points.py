@@ -29,11 +29,12 @@ def recorded_frames(source: str, count: int) -> Iterator[DepthFrame]:
 def main(source: str | None, count: int) -> None:
     """Print the number, centre and size of the object points of each frame."""
     segmenter = None
-    for frame in recorded_frames(source, count) if source else synthetic_frames(count):
+    for number, frame in enumerate(recorded_frames(source, count) if source else synthetic_frames(count)):
         segmenter = segmenter or Segmenter(SegmentationCfg(), frame.intrinsics)
         seen = segmenter(frame)  # frame.T_world_cam must be known: dexgrasp calibrate camera
         lower, upper = seen.points_w.min(axis=0), seen.points_w.max(axis=0)
-        print(f"{frame.stamp_s:.2f} s: {len(seen.points_w)} points, centre {seen.points_w.mean(axis=0).round(3)} m,")
+        sampled = f"{len(seen.points_w)} points sampled from {list(seen.counts.values())[-1]}"
+        print(f"frame {number}: {sampled}, centre {seen.points_w.mean(axis=0).round(3)} m,")
         print(f"  size {(upper - lower).round(3)} m, points left after each stage: {seen.counts}")
 
 

@@ -11,6 +11,11 @@ import upright_grasp  # registers the reward term `upright` and the task `Uprigh
 import dexgrasp
 
 
+def rounded(values: torch.Tensor) -> list[float]:
+    """Return values with three digits."""
+    return [round(value, 3) for value in values.tolist()]
+
+
 def main(steps: int, num_envs: int) -> None:
     """Step the task with the scripted grasp alone and print the new observation and the reward terms."""
     task = dexgrasp.make(
@@ -21,10 +26,11 @@ def main(steps: int, num_envs: int) -> None:
         **{"task.class_name": "UprightGrasp", "task.reward.extra": {"upright": 0.5}},
     )
     obs = task.reset()
-    print(f"objects start at y = {task.engine.state.object_pos_w[:, 1].tolist()} m")
-    print(f"object_up of the first: {obs['teacher'][0, task.layouts['teacher'].slices()['object_up']].tolist()}")
+    print(f"objects start at y = {rounded(task.engine.state.object_pos_w[:, 1])} m")
+    print(f"object_up of the first: {rounded(obs['teacher'][0, task.layouts['teacher'].slices()['object_up']])}")
     for _ in range(steps):
         step = task.step(torch.zeros(num_envs, task.num_actions))  # zero: the scripted grasp, not corrected
+    print("reward terms of the last step, weighted:")
     for name, value in step.info["terms"].items():
         print(f"  {name:14} {value:+.3f}")
     tilt_deg = torch.rad2deg(torch.acos(upright_grasp.up_axis(task.engine.state.object_quat_w)[:, 2].clamp(-1, 1)))

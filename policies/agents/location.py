@@ -44,10 +44,13 @@ def find_checkpoint(path: str | Path) -> Path:
     return found[0]
 
 
-def find_policy(name: str, key: str = "policy", kind: PolicyKind = "any", also: Sequence[str] = ()) -> PolicyLocation:
+def find_policy(
+    name: str, key: str = "policy", kind: PolicyKind = "any", also: Sequence[str] = (), stage: str = ""
+) -> PolicyLocation:
     """Return the policy `name`: a shipped name, run directory, checkpoint file or bundle directory.
 
-    `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
+    `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes;
+    `stage`: stage of the shipped policies in messages, empty: any.
     Raises PolicyNotFoundError, or ValueError where the policy is not of that kind.
     """
     if not name:
@@ -69,8 +72,10 @@ def find_policy(name: str, key: str = "policy", kind: PolicyKind = "any", also: 
         raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
     if bundle is not None:
         raise ValueError(f"{key}: '{name}' is a bundle, a checkpoint is needed: give the run it was exported from")
-    expected = f"a run directory or checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
-    raise PolicyNotFoundError(name, key, expected, also)
+    expected = f"a run directory or checkpoint ({', '.join(NAMES)})"
+    if kind != "checkpoint":
+        expected += f", or of a bundle directory ({CONTRACT})"
+    raise PolicyNotFoundError(name, key, expected, also, stage)
 
 
 def check_policy(name: str, key: str = "policy") -> None:
@@ -94,4 +99,4 @@ def demand_checkpoint(name: str, key: str, stage: str, recipe: str) -> Path:
             f"{key}: none is given, recipe={recipe} needs one: give {key}=RUN, the out= of `dexgrasp train "
             f"recipe={stage}`, or a shipped policy such as {key}=allegro/{stage}"
         )
-    return find_policy(name, key, "checkpoint").path
+    return find_policy(name, key, "checkpoint", stage=stage).path

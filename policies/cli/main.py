@@ -224,11 +224,17 @@ def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[st
     from dexgrasp.policies.cli import preflight  # numpy, which help need not import
 
     if not {"-m", "--multirun"} & set(flags):
-        early, given = load_early(command, overrides), _keys(overrides)
-        if "--cfg" in flags:
-            preflight.check_names(early)
-        else:
-            preflight.check(early, out_is_file=command.out_is_file)
+        given = _keys(overrides)
+        try:
+            early = load_early(command, overrides)
+            if "--cfg" in flags:
+                preflight.check_names(early)
+            else:
+                preflight.check(early, out_is_file=command.out_is_file)
+        except ValueError as error:
+            if advice := sweep.advice(command, overrides, str(error)):
+                raise configs.ConfigError(f"{error}; {advice}") from error
+            raise
         cfg = load(command, overrides)
         preflight.check_task(cfg)
         preflight.check_policy_options(cfg, given)

@@ -125,7 +125,7 @@ def _check_extras(cfg: Any) -> None:
     for needed, packages, message in EXTRAS:
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing and needed(cfg, type(cfg).__name__):
-            raise ImportError(f"{message} (no module {missing[0]})")
+            raise ImportError(f"{message} (No module named '{missing[0]}')")
 
 
 def _check_out(cfg: Any, is_file: bool) -> None:

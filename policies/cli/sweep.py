@@ -61,6 +61,15 @@ def refusal(command: CliCommand) -> str:
     return ""
 
 
+def advice(command: CliCommand, words: Sequence[str], error: str) -> str:
+    """Return what to add where an error quotes several values of one key; empty otherwise."""
+    for word in words:
+        value = word.partition("=")[2]
+        if "," in value and value in error and len(multirun.sweep_values(word)) > 1 and not refusal(command):
+            return f"add -m to run each value of '{word}'"
+    return ""
+
+
 def root(command: CliCommand, words: Sequence[str]) -> Path:
     """Return the folder of a sweep. Raises ConfigError for a command that cannot be swept."""
     if reason := refusal(command):

@@ -245,7 +245,7 @@ class Policy:
             with time_limit(limit_s, lambda: setattr(options, "terminate", True)):
                 found: list[Array] = self._session.run(None, feed, options)  # pyright: ignore[reportAssignmentType]
         except Exception as error:  # onnxruntime's own classes have no public base
-            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {one_line(error, 300)}"
+            took = too_long(limit_s) if options.terminate else f"failed: {one_line(error, 300)}"
             raise ValueError(f"a step of the policy's graph {took}") from error
         return [value[:rows] for value in found]
 
@@ -313,10 +313,15 @@ def _abandoned_after(limit_s: float, call: Callable[[], list[Array]]) -> list[Ar
     thread.start()
     thread.join(limit_s)
     if thread.is_alive():
-        raise ValueError(f"a step of the policy's graph took longer than {limit_s:g} s")
+        raise ValueError(f"a step of the policy's graph {too_long(limit_s)}")
     if errors:
         raise errors[0]
     return found[0]
+
+
+def too_long(limit_s: float) -> str:
+    """Return why something was ended after `limit_s` [s]; the cause may be another program's load."""
+    return f"took longer than {limit_s:g} s: the machine may be busy: run it again when it is idle"
 
 
 def _numbers(name: str, value: ArrayLike) -> Array:
@@ -407,7 +412,7 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
                 bundle.graph, options, ["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
             )
     except Exception as error:  # onnxruntime's own classes have no public base
-        why = f"loading it took longer than {BATCH_LIMIT_S:g} s" if cancelled else one_line(error, 300)
+        why = f"loading it {too_long(BATCH_LIMIT_S)}" if cancelled else one_line(error, 300)
         raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {why}") from error
     graph = bundle.contract.graph
     for kind, stated, found in (

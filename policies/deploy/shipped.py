@@ -14,9 +14,12 @@ from dexgrasp.utils.text import did_you_mean
 class PolicyNotFoundError(FileNotFoundError):
     """Error of an unknown policy name; the message lists accepted paths and shipped policies."""
 
-    def __init__(self, name: str, key: str, expected: str, also: Sequence[str] = ()) -> None:
-        """`key`: the option that was given; `expected`: accepted paths, in words; `also`: further accepted names."""
-        path, names = place(name), [*also, *assets.policies()]
+    def __init__(self, name: str, key: str, expected: str, also: Sequence[str] = (), stage: str = "") -> None:
+        """`key`: the option that was given; `expected`: accepted paths, in words; `also`: further accepted names.
+
+        `stage`: stage of the shipped policies that fit; empty: any.
+        """
+        path, names = place(name), [*also, *(known for known in assets.policies() if known.endswith(stage))]
         what = f"no policy '{name}'.{did_you_mean(name, names)}"
         if path.exists():
             what = f"{path} holds no such policy."

@@ -116,7 +116,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
     with Progress(total, "evaluate", done=len(plan.select(stored))) as progress:
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
             log.info(
-                "disturbance %s: up to trial %d on %s", disturbance, cfg.trials - 1, counted(len(library), "object")
+                "disturbance %s: trials 0 to %d on %s", disturbance, cfg.trials - 1, counted(len(library), "object")
             )
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
             task.nan_guard.dump_dir = run.path

@@ -67,6 +67,7 @@ from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import atomic_folder
 from dexgrasp.utils.output import FolderKind, claimed_folder
 from dexgrasp.utils.readers import read_json_object
+from dexgrasp.utils.text import counted
 
 OPSET = 18
 GOLDEN_PAIRS = 64
@@ -190,7 +191,8 @@ def write_new_bundle(cfg: ExportCfg, out: Path) -> ReplayError:
     with atomic_folder(out, own=OWN_FILES) as partial:
         parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
-    log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
+    cut = f" ({counted(parity.ties, 'episode')} cut by equally near points)" if parity.ties else ""
+    log.info("parity: %d steps within %.2g%s", parity.steps, worst, cut)
     return parity
 
 

@@ -1,7 +1,6 @@
 """`dexgrasp hands new` and `hands check`: draft a hand.yaml, find what is wrong about one."""
 
 import logging
-import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import read_hand_file
 from dexgrasp.sim.robots.hand_model import PALM
-from dexgrasp.sim.robots.models.model_sources import find_hand
+from dexgrasp.sim.robots.models.model_sources import find_hand, given_model
 from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import PARTIAL, write_bytes
 from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, demand_png, png_with_mark
@@ -70,10 +69,10 @@ DRAFT = FolderKind("folder for a new hand", lambda _: False)
 def new(cfg: NewHandCfg) -> None:
     """Write hand.yaml and hand.png, print the findings and the next commands."""
     side = None if cfg.side == "auto" else cfg.side
+    model = given_model(cfg.model)  # before the folder is made
     with claimed_folder(cfg.out, DRAFT) as out:
         with tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as folder:  # HandSpec reads files
             first = Path(folder) / "hand.yaml"
-            model = os.path.abspath(cfg.model) if Path(cfg.model).is_file() else cfg.model
             draft = draft_hand(model, first.parent, side=side, root=cfg.root, thumb=cfg.thumb, name=cfg.name)
             first.write_text(hand_yaml_text(replace(draft, source=f"drafted from {cfg.model}")), encoding="utf-8")
             hand = HandSpec.load(first, side=draft.side)

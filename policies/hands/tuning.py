@@ -69,7 +69,7 @@ class TuneHandCfg:
     population: Annotated[int, Bounds(4, 256)] = 16
     """Candidates in a generation."""
     trials: NumTrials = 64
-    """Trials of each candidate; all candidates of a generation run the same ones."""
+    """Trials of each candidate; the comparison has 576 whatever this is: 288 before, 288 after (validation_trials)."""
     validation_trials: NumTrials = 288
     """Trials before and after, the same ones."""
     seed: Seed = 0

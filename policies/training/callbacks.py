@@ -199,9 +199,15 @@ class ConsoleCallback(IterationCallback):
         return (
             f"{done:5d}  {steps_in_words(learner.num_timesteps):>8}  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
-            f"kl {stats.get('kl', 0.0):.3f}  std {stats.get('std', 0.0):.3f}  {learnt}lr {learner.learning_rate:.0e}  "
+            f"kl {_or_dash(stats.get('kl'))}  std {_or_dash(stats.get('std') or None)}  {learnt}"
+            f"lr {learner.learning_rate:.0e}  "
             f"{rate_hz:6,.0f}/s  {self.steps_per_cpu_s:5,.0f}/cpu-s  left {max(left_s, 0) // 60:3.0f} min"
         )
+
+
+def _or_dash(value: float | None) -> str:
+    """Return a statistic with three digits, or a dash where the iteration has none."""
+    return f"{'-':>5}" if value is None else f"{value:.3f}"
 
 
 def steps_in_words(steps: int) -> str:

@@ -132,7 +132,7 @@ class Page:
                 "policy": gui.add_dropdown("policy", names, initial_value=choice.policy),
                 "other policy": gui.add_text("other policy", "", hint="Run, checkpoint or bundle by its path."),
                 "object": gui.add_dropdown("object", [ANY_OBJECT, *objects], initial_value=chosen),
-                "trial": gui.add_number("trial", choice.trial, step=1, hint="First trial: seed and number decide it."),
+                "trial": gui.add_number("first trial", choice.trial, step=1, hint="Seed and number decide it."),
                 "disturbance": gui.add_dropdown("disturbance", list(disturbances), initial_value=choice.disturbance),
                 "num_envs": gui.add_slider("environments", 1, MAX_ENVS, 1, choice.num_envs, hint="With preset policy."),
             }

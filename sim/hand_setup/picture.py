@@ -10,7 +10,9 @@ from dexgrasp.sim.rendering.offscreen import open_renderer
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
 
-TILE_PX = 420
+TILE_PX, LEGEND_PX = 420, 40
+MARGIN = 1.05
+"""Distance of the camera over the least one at which the whole hand is in view."""
 KEYPOINT_M, AXIS_M, AXIS_WIDTH_M = 0.004, 0.07, 0.0018
 """Radius of a keypoint, length and radius of the axes of the palm frame."""
 AXIS_COLOURS = ((0.85, 0.1, 0.1, 1), (0.1, 0.65, 0.1, 1), (0.1, 0.25, 0.9, 1))
@@ -30,7 +32,7 @@ def draw_hand(hand: HandSpec) -> NDArray[np.uint8]:
     data = mujoco.MjData(model)
     qpos = [int(model.joint(name).qposadr[0]) for name in hand.joint_names]
     probe, camera = HandProbe(hand), mujoco.MjvCamera()
-    sheet = Image.new("RGB", (len(VIEWS) * TILE_PX, len(STYLES) * TILE_PX), "white")
+    sheet = Image.new("RGB", (len(VIEWS) * TILE_PX, len(STYLES) * TILE_PX + LEGEND_PX), "white")
     write = ImageDraw.Draw(sheet)
     renderer = open_renderer(model, TILE_PX, TILE_PX)
     try:
@@ -41,8 +43,7 @@ def draw_hand(hand: HandSpec) -> NDArray[np.uint8]:
                 mujoco.mj_forward(model, data)
                 camera.azimuth, camera.elevation = azimuth, -20.0
                 if column == 0:
-                    camera.lookat[:] = data.xpos[1:].mean(axis=0)
-                    camera.distance = 3.7 * float(np.linalg.norm(data.xpos[1:] - camera.lookat, axis=1).max())
+                    camera.lookat[:], camera.distance = _view_of_all(model, data)
                 renderer.update_scene(data, camera)
                 at = (column * TILE_PX, row * TILE_PX)
                 sheet.paste(Image.fromarray(renderer.render()), at)
@@ -56,6 +57,15 @@ def draw_hand(hand: HandSpec) -> NDArray[np.uint8]:
         font_size=16,
     )
     return np.asarray(sheet)
+
+
+def _view_of_all(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[NDArray[np.float64], float]:
+    """Return the point (3,) to look at and the distance [m] from which keypoints and geoms are in view."""
+    points = np.concatenate([data.site_xpos, data.geom_xpos])
+    radii = np.concatenate([np.full(model.nsite, KEYPOINT_M), model.geom_rbound])[:, None]
+    centre = 0.5 * ((points - radii).min(axis=0) + (points + radii).max(axis=0))
+    reach = float((np.linalg.norm(points - centre, axis=1) + radii[:, 0]).max())
+    return centre, MARGIN * reach / float(np.sin(np.radians(model.vis.global_.fovy) / 2))
 
 
 def _decorated(hand: HandSpec) -> mujoco.MjModel:

@@ -25,6 +25,8 @@ from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry, ObjectLibrary, entry_from_dict, write_library
 from dexgrasp.sim.objects.mesh_cleaning import RefusedMeshError, model_from_mesh
 from dexgrasp.sim.objects.mesh_files import (
+    LONGEST_M,
+    MIN_LONGEST_M,
     UNITS_M,
     MeshFileError,
     SurfaceFacts,
@@ -35,6 +37,7 @@ from dexgrasp.sim.objects.mesh_files import (
     guess_unit,
     is_rough,
     pattern_of,
+    shared_units,
     shown_name,
     states_metres,
     surface_facts,
@@ -56,6 +59,8 @@ VERSION = 5
 """Raised when an import gives other objects than before, so that old caches are not used."""
 LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0, clock_s=240.0)
 """Limits of each mesh; one that exceeds them is refused. Where others take half of each core, it may compute 120 s."""
+RECORDS = "imported"
+"""Folder of a library with the cached results of its import."""
 MOST_NAMES_SHOWN = 20
 """Longest list of files in a summary."""
 MOST_STATED_SHOWN = 5
@@ -232,7 +237,7 @@ def import_meshes(
     found = [file for path in listing.meshes[:most] if (file := _hashed(path, listing.folder, refused))]
     with files.folder_lock(out):
         files.remove_partials(out)
-        cache = _RecordCache(out / "imported", workers or process_pool.available_cores(), progress)
+        cache = _RecordCache(out / RECORDS, workers or process_pool.available_cores(), progress)
         facts = _facts(found, cache, refused)
         readable = [file for file in found if file.source in facts]
         unit = _unit(readable, facts, settings, cache if one_per_thing else None)
@@ -250,8 +255,8 @@ def import_meshes(
         entries, left_out = _import_things(things, scales, settings, out, cache, refused, closed)
         alike = {file: other for file, other in alike.items() if not {file, other} & {*refused, *left_out}}
         if not entries:
-            reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
-            raise ValueError(f"none of {counted(len(found), 'mesh', 'meshes')} could be imported: {reasons}")
+            none_of = f"none of {counted(len(found), 'mesh', 'meshes')} could be imported"
+            raise ValueError(f"{none_of}: {_why_none(facts, scales, refused)}")
         request = {
             "meshes": len(found),
             "scale": unit.scale,
@@ -282,6 +287,16 @@ def import_meshes(
         closed=closed,
         alike=alike,
     )
+
+
+def _why_none(facts: Mapping[str, SurfaceFacts], scales: Mapping[str, float], refused: Mapping[str, str]) -> str:
+    """Return the first reasons of the refusals; where all files are in another unit, one and that unit."""
+    longest = {source: facts[source].longest for source in refused if source in facts}
+    sized = [source for source, side in longest.items() if MIN_LONGEST_M <= side * scales[source] <= LONGEST_M]
+    unit = "" if sized or len(longest) < max(len(refused), 2) else shared_units(list(longest.values()))
+    first = list(refused.items())[: 1 if unit else 5]
+    reasons = "; ".join(f"{file}: {reason}" for file, reason in first)
+    return f"all {len(longest)} fit {unit}; the first: {reasons}" if unit else reasons
 
 
 def import_to_cache(folder: Path) -> ObjectLibrary:

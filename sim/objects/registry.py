@@ -37,9 +37,16 @@ def open_library(spec: str | Path) -> ObjectLibrary:
     path = expand_user(spec)
     if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
         return ObjectLibrary(path)
-    from dexgrasp.sim.objects.importer import import_to_cache
+    from dexgrasp.sim.objects.importer import RECORDS, import_to_cache
 
-    return import_to_cache(path)
+    try:
+        return import_to_cache(path)
+    except FileNotFoundError:
+        if (path / RECORDS).is_dir():
+            raise FileNotFoundError(
+                f"{path} holds an unfinished import: give its `objects import` command again, which goes on from there"
+            ) from None
+        raise
 
 
 def check_spec(spec: str | Path, key: str = "objects") -> None:

@@ -118,7 +118,7 @@ def main(folders: Sequence[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     for folder in folders:
-        print(write(Path(folder)))
+        print(f"written: {write(Path(folder))}")
     return 0
 
 

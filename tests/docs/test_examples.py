@@ -33,7 +33,7 @@ def test_every_example_is_short_and_has_arguments_for_a_small_run():
 
 def test_the_depth_example_finds_the_object_where_it_stands(monkeypatch, capsys):
     told = run_here("07_depth_to_points.py", ["--frames", "2"], monkeypatch, capsys)
-    found = re.findall(r"(\d+) points, centre \[([^\]]+)\] m", told)
+    found = re.findall(r"(\d+) points sampled from \d+, centre \[([^\]]+)\] m", told)
     assert [count for count, _ in found] == ["256", "256"]
     for _, centre in found:  # the objects of a plain scene stand within the workspace, on the table
         x, y, z = map(float, centre.split())
@@ -105,7 +105,7 @@ PRINTED = {
     "04_stable_baselines3.py": r"return -?\d+\.\d\d \(standard deviation .*\) over 2 episodes; saved: .*out\.zip",
     "05_isaacgym_rl_games.py": r"checkpoints: .*out",
     "06_own_hand.py": r"three_finger: 6 joints(.|\n)*scripted grasp: [0-2] of 2 trials(.|\n)*action \(12,\)",
-    "07_depth_to_points.py": r"256 points",
+    "07_depth_to_points.py": r"frame 0: 256 points sampled from \d+(.|\n)*frame 1: ",
     "08_run_bundle_with_safety_gate.py": r"60 control steps, palm moved 0\.\d+ m",
     "09_own_reward_and_task.py": r"upright +\+0\.000(.|\n)*tilt of the objects: \[\d+, \d+\] degrees",
 }

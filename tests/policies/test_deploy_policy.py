@@ -554,7 +554,10 @@ def test_a_graph_with_an_endless_loop_is_refused_within_the_time_limit(copied, m
     monkeypatch.setattr("dexgrasp.policies.deploy.policy.BATCH_LIMIT_S", 0.5)
     endless(copied)
     start_s = time.monotonic()
-    with pytest.raises(BundleError, match=r"policy\.onnx: .*a step of the policy's graph took longer than 0\.5 s"):
+    with pytest.raises(
+        BundleError,
+        match=r"policy\.onnx: .*a step of the policy's graph took longer than 0\.5 s: the machine may be busy",
+    ):
         Policy.load(copied)
     assert time.monotonic() - start_s < 5.0
 
@@ -566,7 +569,7 @@ def test_a_loop_that_begins_later_ends_its_step_and_leaves_the_state(copied, bun
     policy.act(readings[0])
     policy._state["step"][:] = 1000
     start_s = time.monotonic()
-    with pytest.raises(ValueError, match="took longer than 1 s"):
+    with pytest.raises(ValueError, match="took longer than 1 s: the machine may be busy: run it again when it is idle"):
         policy.act(readings[0])
     assert time.monotonic() - start_s < 5.0
     assert policy.step == 1000
@@ -595,7 +598,10 @@ def test_a_graph_that_takes_too_long_to_load_is_refused_within_the_time_limit(co
     chain = [helper.make_node("Sin", [f"x{i}"], [f"x{i + 1}" if i < 19_999 else "zero"]) for i in range(20_000)]
     extend(copied, chain, {"x0": np.zeros(1, np.float32)})
     start_s = time.monotonic()
-    with pytest.raises(BundleError, match=r"policy\.onnx is not a graph .*: loading it took longer than 0\.3 s"):
+    with pytest.raises(
+        BundleError,
+        match=r"policy\.onnx is not a graph .*: loading it took longer than 0\.3 s: the machine may be busy",
+    ):
         Policy.load(copied)
     assert time.monotonic() - start_s < 5.0
 

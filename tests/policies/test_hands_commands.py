@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from dexgrasp import assets
 from dexgrasp.configs import load
@@ -292,6 +293,13 @@ def test_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         tune(small_search(tmp_path, "parts", generations=2, seed=1))
 
 
+@pytest.mark.parametrize("model", ["nope.urdf", "no/such/hand.xml", "unknown:hand", "."])
+def test_a_model_that_is_no_file_is_named_as_typed_and_nothing_is_made(model: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^model: '{re.escape(model)}' is no file; expected the MJCF or URDF"):
+        new(NewHandCfg(model=model, out=str(tmp_path / "mine")))
+    assert not (tmp_path / "mine").exists()
+
+
 def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "mine"
     new(NewHandCfg(model=str(overlapping_model(tmp_path)), out=str(out), name="mine"))
@@ -301,7 +309,11 @@ def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, cap
     told = capsys.readouterr().out
     assert f"hands tune {out}" in told and "exclude: left_proximal and right_proximal overlap by" in told
     assert "0.0 mm in the open pose" in told
-    assert check(CheckHandCfg(hand=str(out))) == 0  # again after each correction; the picture is its own
+    tiles = np.asarray(Image.open(out / "hand.png"))[: 2 * 420, : 3 * 420, :3].reshape(2, 420, 3, 420, 3).astype(int)
+    edges = [tiles[:, :4], tiles[:, -4:], tiles[:, :, :, :4], tiles[:, :, :, -4:]]
+    assert all(abs(edge - tiles[0, 0, 0, 0]).max() <= 2 for edge in edges)  # the whole hand lies within each tile
+    for _ in range(2):  # after each correction; the picture is its own
+        assert check(CheckHandCfg(hand=str(out))) == 0
     text = (out / "hand.yaml").read_bytes()
     with pytest.raises(ValueError, match="mine"):
         new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out)))

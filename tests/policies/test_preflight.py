@@ -16,7 +16,7 @@ REFUSED = [
     ("train teacher=allegro/teacher", "teacher=allegro/teacher is for a student, and recipe=teacher has none"),
     ("train recipe=student teacher=leap/teacher", "(hand: leap there, allegro here)"),
     ("train recipe=student teacher=allegro/student", "is a student, a teacher is needed"),
-    ("train init_checkpoint=runs/none", "init_checkpoint: no policy 'runs/none'. Expected allegro/student"),
+    ("train init_checkpoint=runs/none", "init_checkpoint: no policy 'runs/none'. Expected allegro/teacher, leap"),
     ("train hand=alegro", "no hand 'alegro': expected one of ['ability', 'allegro', 'leap', 'orca', 'shadow']"),
     ("train objects=shiped", "objects: 'shiped' is neither a known name nor a folder. Did you mean 'shipped'?"),
     ("train validation_objects=none", "validation_objects: 'none' is neither"),
@@ -108,7 +108,7 @@ def test_a_mistake_is_refused_in_seconds_and_nothing_is_written(line, message, h
 def test_a_missing_extra_is_named_before_anything_begins(line, package, extra, here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)  # the import system then knows no such package
     assert main(line.split()) == 2
-    assert f"pip install 'dexgrasp[{extra}]' (no module " in capsys.readouterr().err
+    assert f"pip install 'dexgrasp[{extra}]' (No module named " in capsys.readouterr().err
     assert {path.name for path in here.iterdir()} == {"file", "folder.png"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -298,12 +299,16 @@ def test_a_student_ends_at_the_iteration_asked_for_and_goes_on_without_damaged_r
         "recipe=student",
         f"teacher={teacher}",
         "num_envs=4",
+        "distillation.rho_start=0.6",
+        "distillation.rho_end=1",
         "distillation.gradient_steps=2",
         "distillation.batch_size=16",
     )
     assert train(tiny(tmp_path, *small, "iterations=2"))["iteration"] == 2
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:3]] == [["1", "40"], ["2", "80"], ["iterations", "2;"]]
+    assert " kl     -  std     -  rho 0.000 " in lines[0]  # imitation, without exploration
+    assert re.search(r" kl \d\.\d{3}  std 0\.[1-9]\d\d  rho [0-9.]*[1-9]", lines[1])
     (tmp_path / "last.window").write_bytes(b"cut")
     assert train(tiny(tmp_path, *small, "iterations=3"))["iteration"] == 3
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["3", "iterations"]

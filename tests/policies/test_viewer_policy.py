@@ -343,10 +343,10 @@ def test_the_browser_shows_a_grasp_with_forces_and_plots_and_takes_requests(tmp_
             assert count(picture[:, :330], line) > 80  # the total reward's line
             assert window.click("contact forces")
             assert count(window.until(lambda picture: count(picture, arrow) == 0), arrow) == 0
-            assert window.fill("trial", "-1") and window.click("Start")
+            assert window.fill("first trial", "-1") and window.click("Start")
             window.until(lambda _: "trial must lie in" in window.text())
             assert "trial must lie in 0..2147483647, got -1" in window.text()
-            assert window.fill("trial", "0") and window.click("Start")
+            assert window.fill("first trial", "0") and window.click("Start")
             window.until(lambda _: "trial must lie in" not in window.text())
             assert window.click("perception")
             picture = window.until(lambda picture: count(picture, cloud) > 100)

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 from dexgrasp import assets, configs
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
-from dexgrasp_ros.simulation.closed_loop import ClosedLoop
+from dexgrasp_ros.simulation.closed_loop import ClosedLoop, NotAnsweredError
 from tests.helpers.ros import domain
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -42,6 +42,16 @@ def test_the_loop_picks_up_as_many_objects_as_the_simulation_in_one_process(tmp_
     inside = evaluate(configs.load(EvaluateCfg, "evaluate", words))["success_rate"]
     assert rate >= 0.8, report
     assert rate >= inside - 0.1, f"{rate:.2f} over ROS, {inside:.2f} in one process\n{report}"
+
+
+def test_a_node_that_starts_late_or_ends_is_told_with_the_place_of_its_log(tmp_path):
+    late = r"waited up to 0\.01 s until sim_robot .*: it still runs; the machine may be busy: .* start_timeout_s=; "
+    with pytest.raises(NotAnsweredError, match=late + r"its log .*sim_robot\.log is empty"):
+        ClosedLoop(BUNDLE, tmp_path / "late", start_timeout_s=0.01).__enter__()
+    with pytest.raises(
+        NotAnsweredError, match=r": it has ended with exit code 2; the last lines of .*sim_robot\.log: .+"
+    ):
+        ClosedLoop(BUNDLE, tmp_path / "ended", sim_robot={"physics": "none"}).__enter__()
 
 
 def test_with_lost_messages_and_latency_it_still_grasps(tmp_path):

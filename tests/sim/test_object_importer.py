@@ -174,6 +174,15 @@ def test_a_folder_without_meshes_is_an_error_that_lists_the_formats(tmp_path):
         import_meshes(tmp_path, tmp_path / "lib")
 
 
+@pytest.mark.parametrize(("unit", "sizes_mm"), [("m", (60, 70, 80)), ("cm", (90, 90))])
+def test_a_wrong_unit_of_all_files_is_told_once_with_the_right_one(unit, sizes_mm, tmp_path):
+    for k, size in enumerate(sizes_mm):
+        write(tmp_path / f"in/m{k}.obj", shapes.box(size, size, size / 2))  # fits millimetres alone
+    with pytest.raises(ValueError, match=rf"none of {len(sizes_mm)} .*: all {len(sizes_mm)} fit unit=mm") as told:
+        import_meshes(tmp_path / "in", tmp_path / "lib", ImportSettings(unit=unit), workers=1, progress=False)
+    assert str(told.value).count("too large") == 1
+
+
 def test_a_folder_of_meshes_can_be_opened_as_a_library(tmp_path, monkeypatch):
     monkeypatch.setenv("DEXGRASP_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "in" / "block.obj", shapes.box(0.09, 0.05, 0.03))
@@ -221,6 +230,8 @@ def test_after_a_stop_nothing_is_half_written_and_the_next_run_goes_on(tmp_path,
         assert len(np.load(path).files) > 5
     for path in (out / "imported").glob("[!.]*.json"):  # a partial file has a name that nothing reads
         json.loads(path.read_text())
+    with pytest.raises(FileNotFoundError, match="unfinished import: give its `objects import` command again"):
+        open_library(out)
     report = import_meshes(folder, out, workers=1, progress=False)
     assert len(report.library) == 6 and not list(out.rglob(".partial-*"))
 

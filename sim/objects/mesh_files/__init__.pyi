@@ -29,5 +29,6 @@ from .units import file_doubt as file_doubt
 from .units import fitting_units as fitting_units
 from .units import guess_unit as guess_unit
 from .units import length_text as length_text
+from .units import shared_units as shared_units
 from .units import states_metres as states_metres
 from .units import unit_doubt as unit_doubt

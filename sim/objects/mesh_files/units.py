@@ -74,12 +74,23 @@ def length_text(length_m: float) -> str:
     return f"{1000 * length_m:.3g} mm" if length_m < 0.0995 else f"{length_m:.3g} m"
 
 
+def shared_units(longest: Sequence[float]) -> str:
+    """Return the units in which every mesh of a folder could be grasped, or nothing.
+
+    `longest`: longest side of each mesh in the files' unit.
+    """
+    fitting = [name for name, factor in UNITS_M.items() if all(_is_graspable(side * factor) for side in longest)]
+    return " or ".join(f"unit={name}" for name in fitting)
+
+
+def _is_graspable(longest_m: float) -> bool:
+    return MIN_LONGEST_M <= longest_m <= LONGEST_M
+
+
 def fitting_units(longest: float) -> str:
     """Return the units in which a mesh of this longest side could be grasped, with the sizes, or nothing."""
     fitting = {name: longest * factor for name, factor in UNITS_M.items()}
-    return " or ".join(
-        f"unit={name} ({size:.3g} m)" for name, size in fitting.items() if MIN_LONGEST_M <= size <= LONGEST_M
-    )
+    return " or ".join(f"unit={name} ({size:.3g} m)" for name, size in fitting.items() if _is_graspable(size))
 
 
 def _is_likely(longest: float, unit: str) -> bool:

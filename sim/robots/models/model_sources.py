@@ -4,6 +4,7 @@ Needs neither torch nor MuJoCo.
 """
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,14 @@ def is_model(name: str) -> bool:
     """Return whether a name is that of a model, not of a hand: a file, or PACKAGE:NAME."""
     path = Path(name)
     return name.partition(":")[0] in _PACKAGES or (path.suffix.lower() in MODEL_ENDINGS and path.is_file())
+
+
+def given_model(model: str) -> str:
+    """Return the name of a model for a hand.yaml in any folder: PACKAGE:NAME, or the absolute path."""
+    if is_model(model) or Path(model).is_file():
+        return model if model.partition(":")[0] in _PACKAGES else os.path.abspath(model)
+    packages = " or ".join(f"{package}:NAME" for package in _PACKAGES)
+    raise FileNotFoundError(f"model: '{model}' is no file; expected the MJCF or URDF of the hand, {packages}")
 
 
 def model_path(model: str, folder: Path) -> Path:
@@ -97,7 +106,7 @@ def _package(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
-            "models by name need mujoco-menagerie and robot_descriptions: pip install 'dexgrasp[hands]'"
+            f"models by name need mujoco-menagerie and robot_descriptions: pip install 'dexgrasp[hands]' ({error})"
         ) from error
 
 

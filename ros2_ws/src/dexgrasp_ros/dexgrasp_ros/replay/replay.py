@@ -20,7 +20,7 @@ PACKAGES = ("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "sensor_ms
 def replay(cfg: ReplayCfg) -> int:
     """Replay the bag and print the comparison; return 1 where results differ, else 0."""
     if importlib.util.find_spec("rosbags") is None:
-        raise ImportError("reading a bag needs rosbags: pip install 'dexgrasp[ros]'")
+        raise ImportError("reading a bag needs rosbags: pip install 'dexgrasp[ros]' (No module named 'rosbags')")
     if not Path(cfg.bag).exists():
         raise FileNotFoundError(f"no bag '{cfg.bag}': give the folder that the recorder node wrote")
     provide_message_packages()  # before the imports of the stages

@@ -34,6 +34,8 @@ class BenchRosCfg:
     """Number of grasps, of objects spread evenly over the shipped library."""
     domain: Annotated[int, Bounds(0, 101)] = 77
     """ROS_DOMAIN_ID, 0 to 101; no other robot may use it."""
+    start_timeout_s: Annotated[float, Bounds(1, 3600)] = 60.0
+    """Longest start of a node [s]."""
     video: bool = False
     """Also write RUN/grasp.mp4 of the first successful grasp, rendered from joint states and object poses."""
     out: str = ""
@@ -45,7 +47,7 @@ def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:
     bundle = find_bundle(cfg.policy)
     with Run.open(cfg.out, cfg) as run:
         set_local_transport(cfg.domain, run.path)
-        with ClosedLoop(bundle, run.path / "nodes", cfg.video) as loop:
+        with ClosedLoop(bundle, run.path / "nodes", cfg.video, cfg.start_timeout_s) as loop:
             trials, frames = [], []
             for i in range(cfg.trials):
                 trials.append(run_trial(loop, str(i * 144 // cfg.trials)))

@@ -46,10 +46,12 @@ REPORT_S = 3.0
 """Time limit for a report of a node that reports once per second [s, wall time]."""
 START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 30.0, 30.0, 150.0
 """Time limits of a process start, an answer, a plan, and a grasp with all attempts [s, wall time]."""
+BUSY = "the machine may be busy: run it again when it is idle"
+"""Advice where a node runs and is only late."""
 
 
 class NotAnsweredError(TimeoutError):
-    """Raised where a node does not react in time; the text names it and quotes its last output."""
+    """Raised where a node does not react in time; the text says whether it runs and where its log is."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,18 @@ class Trial:
 class ClosedLoop:
     """Starts simulated robot, perception and grasp node as processes and operates them."""
 
-    def __init__(self, bundle: str | Path, logs: Path, video: bool = False, **parameters: Mapping[str, Any]) -> None:
-        """`logs`: folder of node outputs. `video`: keep states for a video. `parameters`: by node name."""
+    def __init__(
+        self,
+        bundle: str | Path,
+        logs: Path,
+        video: bool = False,
+        start_timeout_s: float = START_S,
+        **parameters: Mapping[str, Any],
+    ) -> None:
+        """`logs`: folder of node outputs. `video`: keep states for a video. `parameters`: by node name.
+
+        `start_timeout_s`: time limit of the start of a node [s, wall time].
+        """
         if unknown := sorted(set(parameters) - set(NODES)):
             raise ValueError(f"unknown nodes {unknown}; nodes: {list(NODES)}")
         folder = str(Path(bundle).resolve())
@@ -86,7 +98,7 @@ class ClosedLoop:
             },
             "grasp": {"bundle": folder, "autostart": False, "use_sim_time": True},
         }
-        self._logs, self._video = logs, video
+        self._logs, self._video, self._start_timeout_s = logs, video, start_timeout_s
         self._parameters = {name: own[name] | dict(parameters.get(name, {})) for name in NODES}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """Node processes by name."""
@@ -125,9 +137,9 @@ class ClosedLoop:
         try:
             for name in NODES:
                 self.start(name)
-            self.until(lambda: np.isfinite(self._object_m[0]), "sim_robot", "publishes the object pose", START_S)
+            self.until(lambda: np.isfinite(self._object_m[0]), "sim_robot", "publishes the object pose", starts=True)
             self._active = False
-            self.until(lambda: self._node.count_services("/grasp/change_state"), "grasp", "has started", START_S)
+            self.until(lambda: self._node.count_services("/grasp/change_state"), "grasp", "has started", starts=True)
             self.transition(Transition.TRANSITION_CONFIGURE)
             self.until(lambda: self.state != "", "grasp", "publishes its state")
         except BaseException:
@@ -226,17 +238,33 @@ class ClosedLoop:
         while time.monotonic() < end_s:
             self._executor.spin_once(timeout_sec=0.01)
 
-    def until(self, condition: Callable[[], Any], name: str, what: str, patience_s: float = ANSWER_S) -> None:
-        """Process messages until a condition holds.
+    def until(
+        self,
+        condition: Callable[[], Any],
+        name: str,
+        what: str,
+        patience_s: float = ANSWER_S,
+        *,
+        starts: bool = False,
+    ) -> None:
+        """Process messages until a condition holds; `starts`: the time limit is that of a start.
 
-        Raises NotAnsweredError, which names node `name`, after the time limit.
+        Raises NotAnsweredError, which names node `name`, after the time limit or where its process has ended.
         """
+        patience_s = self._start_timeout_s if starts else patience_s
         end_s = time.monotonic() + patience_s
         while not condition():
-            if time.monotonic() > end_s or self.processes[name].poll():
-                last = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()[-5:]
-                raise NotAnsweredError(f"waited up to {patience_s:.0f} s until {name} {what}; its last lines: {last}")
-            self._executor.spin_once(timeout_sec=0.01)
+            code = self.processes[name].poll()
+            if code is not None:
+                cause = f"it has ended with exit code {code}"
+            elif time.monotonic() > end_s:
+                cause = f"it still runs; {BUSY}{', or with a greater start_timeout_s=' if starts else ''}"
+            else:
+                self._executor.spin_once(timeout_sec=0.01)
+                continue
+            raise NotAnsweredError(
+                f"waited up to {patience_s:g} s until {name} {what}: {cause}; {_end_of(self._logs / f'{name}.log')}"
+            )
 
     def _call_until_accepted(self, service: str, patience_s: float) -> str:
         """Call a service until it succeeds; return the last refusal, or an empty text."""
@@ -317,6 +345,12 @@ class ClosedLoop:
 
 def _append_marks(rows: list[list[float]], message: Float64MultiArray) -> None:
     rows.append(list(message.data))
+
+
+def _end_of(log: Path) -> str:
+    """Return the place of a node's log and its last lines in one line."""
+    last = " | ".join(filter(None, map(str.strip, log.read_text(errors="replace").splitlines()[-5:])))
+    return f"the last lines of {log}: {last}" if last else f"its log {log} is empty"
 
 
 def _written(item: tuple[str, Any]) -> tuple[str, str]:
