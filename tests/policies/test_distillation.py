@@ -182,6 +182,7 @@ def test_every_step_of_a_mixed_iteration_imitates_other_samples(env, monkeypatch
     student = make_student(
         env, DistillationCfg(rho_start=0.0, rho_end=0.0, rho_max=0.5, batch_size=16), teacher=make_teacher(env)
     )
+    student.target_kl = 1e9
     seen = []
     imitation = student._imitation
     monkeypatch.setattr(student, "_imitation", lambda batch: seen.append(batch["student"]) or imitation(batch))

@@ -22,7 +22,7 @@ from tests.helpers.write_guard import only_writes_below
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
-    "hands new": ["hand.xml"],
+    "hands new": [str(Path(__file__).parents[2] / "examples/three_finger_hand/hand.xml")],
     "objects import": ["meshes"],
     "objects compare": ["shipped", "shipped"],
     "train": ["objects=generated:4", "validation_objects=generated:2:validation"],

@@ -476,11 +476,15 @@ def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
     )
 
 
-def test_each_option_of_the_view_is_named_as_its_mode():
-    names = configs.options("camera")
-    assert names == ["first_frame", "latest", "published", "tracked", "tracked_updated"]
-    for name in names:
-        assert configs.load_option(CameraCfg, "camera", name).mode == ("first_frame" if name == "published" else name)
+def test_each_camera_preset_has_its_mode():
+    modes = {name: configs.load_option(CameraCfg, "camera", name).mode for name in configs.options("camera")}
+    assert modes == {
+        "d435": "tracked_updated",
+        "d435_latest": "latest",
+        "d435_tracked": "tracked",
+        "first_frame": "first_frame",
+        "published": "first_frame",
+    }
     assert configs.load_option(CameraCfg, "camera", "first_frame") == CameraCfg()
 
 

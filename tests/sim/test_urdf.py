@@ -154,7 +154,7 @@ def test_the_shipped_files_are_those_that_the_command_writes(hand, tmp_path, cap
         ([], "usage: "),
         (["allegro"], "usage: "),
         (["allegro", "ur5e", "more", "out=x.urdf"], "usage: "),
-        (["shadow", "out=x.urdf"], "shadow"),
+        (["shadw", "out=x.urdf"], "shadw"),
         (["allegro", "ur5", "out=x.urdf"], "ur5"),
         (["allegro", "ur5e", "out=x.xacro"], "describes a hand alone; leave out ur5e"),
         (["allegro", "out=taken/x.urdf"], "taken"),
