@@ -212,7 +212,7 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
 def check_place(path: str | Path) -> None:
     """Raise FolderMovedError for a path in a locked folder that was moved, removed or replaced since.
 
-    The place of such a folder is nobody's: a file written there would be apart from the others.
+    A file written there would be separated from the others.
     """
     whole = _absolute(path)
     for folder in (whole, *whole.parents):

@@ -321,7 +321,7 @@ def _abandoned_after(limit_s: float, call: Callable[[], list[Array]]) -> list[Ar
 
 def too_long(limit_s: float) -> str:
     """Return why something was ended after `limit_s` [s]; the cause may be another program's load."""
-    return f"took longer than {limit_s:g} s: the machine may be busy: run it again when it is idle"
+    return f"took longer than {limit_s:g} s; the machine may be busy, run it again when it is idle"
 
 
 def _numbers(name: str, value: ArrayLike) -> Array:

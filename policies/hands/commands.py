@@ -77,14 +77,14 @@ def new(cfg: NewHandCfg) -> None:
             first.write_text(hand_yaml_text(replace(draft, source=f"drafted from {cfg.model}")), encoding="utf-8")
             hand = HandSpec.load(first, side=draft.side)
             overlaps = overlapping_bodies(hand)
-            if overlaps:
-                root = {PALM: draft.root}
-                pairs = tuple((root.get(one, one), root.get(other, other)) for one, other in overlaps)
+            file_names = {PALM: draft.root}
+            pairs = tuple((file_names.get(one, one), file_names.get(other, other)) for one, other in overlaps)
+            if pairs:
                 first.write_text(hand_yaml_text(replace(read_hand_file(first), exclude=pairs)), encoding="utf-8")
                 hand = HandSpec.load(first, side=draft.side)
             text = hand_yaml_text(with_styles(first, hand, opposed_styles(hand), out))
         write_bytes(out / "hand.yaml", text.encode())
-        for (one, other), depth in overlaps.items():
+        for (one, other), depth in zip(pairs, overlaps.values(), strict=True):
             print(f"exclude: {one} and {other} overlap by {1000 * depth:.1f} mm in the model; they do not collide")
         print(f"written: {out / 'hand.yaml'}")
         check(CheckHandCfg(hand=str(out), side=draft.side, out=str(out / "hand.png")))

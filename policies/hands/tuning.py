@@ -69,9 +69,9 @@ class TuneHandCfg:
     population: Annotated[int, Bounds(4, 256)] = 16
     """Candidates in a generation."""
     trials: NumTrials = 64
-    """Trials of each candidate; the comparison has 576 whatever this is: 288 before, 288 after (validation_trials)."""
+    """Trials of each candidate in the search; the comparison has `validation_trials` before and as many after."""
     validation_trials: NumTrials = 288
-    """Trials before and after, the same ones."""
+    """Trials of the comparison, before and after each, on the same objects and seeds."""
     seed: Seed = 0
     """Seed of the search and of its trials."""
     num_threads: Threads = 0

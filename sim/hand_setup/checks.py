@@ -77,12 +77,14 @@ def check_hand(hand: HandSpec) -> list[Finding]:
 
 
 def overlapping_bodies(hand: HandSpec) -> dict[tuple[str, str], float]:
-    """Return the depths [m] of pairs of bodies that overlap at rest or open, and in half of all poses."""
+    """Return the largest depths [m] of pairs of bodies that overlap at rest or open, and in half of all poses."""
     probe, limit = HandProbe(hand), SELF_CONTACT_M["odd"]
     found: dict[tuple[str, str], float] = {}
     for pose in (hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), probe.rest_pose()):
         probe.pose(pose)
-        found |= {pair: depth for pair, depth in probe.overlaps().items() if depth > limit}
+        for pair, depth in probe.overlaps().items():
+            if all(pair) and depth > limit:  # a body without a name cannot be written into hand.yaml
+                found[pair] = max(found.get(pair, 0.0), depth)
     times = dict.fromkeys(found, 0)
     random = np.random.default_rng(0)
     for _ in range(OVERLAP_POSES if found else 0):

@@ -35,9 +35,10 @@ OBJECTS = {
 """Kind, half sizes and half height [m] of the objects of each grasp style; x of a box lies along the fingers."""
 ASIDE_M = ((0.0, 0.0), (0.005, 0.01), (-0.01, -0.005))
 """Places of the object beside the planned one, along z and y of the palm."""
-OBJECT = 2
-"""Collision bit of object and table."""
-STEP_S, CONTROL_S = 0.004, 0.05
+HAND_BITS, OBJECT = 0xFFFF, 1 << 30
+"""Collision bits of the hand's model that are kept, and the bit of object and table."""
+STEP_S, STEPS = 0.004, 12
+CONTROL_S = STEPS * STEP_S
 APPROACH_S, CLOSE_S, LIFT_S, HOLD_S, APPROACH_M, LIFT_M = 0.4, 1.0, 0.6, 0.4, 0.06, 0.12
 SCRIPT = ScriptedGraspCfg()
 """Scripted grasp; a hand gives the height of its keypoints."""
@@ -123,7 +124,7 @@ class _Trial:
             base[2] = height - self._palm_w[2]
             fingers = hand.motors.positions(data.qpos[self._joints]) + lead
             data.ctrl[:] = [*base, *self._rotvec, *np.clip(fingers, hand.motor_lower, hand.motor_upper)]
-            mujoco.mj_step(model, data, round(CONTROL_S / STEP_S))
+            mujoco.mj_step(model, data, STEPS)
         lifted = float(data.qpos[self._free + 2] - place[2])
         return Grip(held=lifted > 0.6 * LIFT_M, thumb_n=forces[0], fingers_n=forces[1])
 
@@ -158,11 +159,12 @@ def _model(hand: HandSpec, kind: int, size: tuple[float, ...]) -> mujoco.MjModel
     option.cone, option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 5.0
     for geom in spec.geoms:
         if geom.contype or geom.conaffinity:
-            geom.conaffinity |= OBJECT
+            geom.contype &= HAND_BITS
+            geom.conaffinity = geom.conaffinity & HAND_BITS | OBJECT
             geom.priority = 0
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint(name="object")
-    touches = {"contype": OBJECT, "conaffinity": 0xFFFF, "condim": 4, "solref": [0.008, 1]}
+    touches = {"contype": OBJECT, "conaffinity": HAND_BITS, "condim": 4, "solref": [0.008, 1]}
     body.add_geom(type=kind, size=size, mass=MASS_KG, friction=[FRICTION, 0.01, 0.0005], priority=1, **touches)
     plane = {"type": mujoco.mjtGeom.mjGEOM_PLANE, "size": [1, 1, 0.1], "friction": [TABLE_FRICTION, 0.005, 0.0001]}
     spec.worldbody.add_geom(name="table", priority=2, **plane, **touches)

@@ -24,7 +24,7 @@ COMMENTS = {
     "contact_bodies": "body: weight in the rewards of contact; the palm first",
     "exclude": "pairs of bodies whose parts overlap in the model: they do not collide with each other",
     "thumb_bodies": "contact bodies of the thumb",
-    "grasp": "object at the pre-grasp in the palm frame [m]; height_m of objects; finger_m: half its thickness",
+    "grasp": "object at the pre-grasp, palm frame [m]; a pair is [power grasp, pinch grasp]; finger_m: half a finger",
 }
 """Comment of a key of hand.yaml."""
 

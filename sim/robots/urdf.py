@@ -12,6 +12,7 @@ Links have the names of the bodies, joints those of the model. Further links:
     palm        palm frame: x along the palm normal, z along the fingers
 """
 
+import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ from dexgrasp.sim.robots.capsules import visible_geoms
 from dexgrasp.sim.robots.hand import HandSpec, quats_at_zero
 from dexgrasp.sim.robots.mount import attach
 from dexgrasp.sim.robots.sticks import body_sticks
+from dexgrasp.utils.files import write_text
 
 HAND_BASE, PALM, TOOL, BASE, WORLD = "hand_base", "palm", "tool", "base", "world"
 DIGITS = 7
@@ -56,7 +58,9 @@ def robot_urdf(
 def hand_xacro(hand: HandSpec) -> str:
     """Return a xacro file with the macro `dexgrasp_NAME`, which attaches a hand to a link."""
     root = ET.Element("robot", {"xmlns:xacro": "http://www.ros.org/wiki/xacro"})
-    macro = ET.SubElement(root, "xacro:macro", name=f"dexgrasp_{hand.name}", params="parent prefix:='' *origin")
+    macro = ET.SubElement(
+        root, "xacro:macro", name="dexgrasp_" + re.sub(r"\W", "_", hand.name), params="parent prefix:='' *origin"
+    )
     macro.append(ET.Comment(MACRO_NOTE))
     joint = ET.SubElement(macro, "joint", name=f"{PREFIX}{HAND_BASE}_joint", type="fixed")
     ET.SubElement(joint, "xacro:insert_block", name="origin")
@@ -233,12 +237,16 @@ def main(words: Iterable[str]) -> int:
     """Write the file of a hand, and of an arm if one is named; return the exit code."""
     words = list(words)
     files = [word.removeprefix("out=") for word in words if word.startswith("out=")]
-    robots = [word for word in words if not word.startswith("out=")]
+    left = "side=left" in words
+    robots = [word for word in words if not word.startswith(("out=", "side="))]
     if len(files) != 1 or not 1 <= len(robots) <= 2:
-        print("usage: python -m dexgrasp.sim.robots.urdf HAND [ARM] out=FILE.urdf or FILE.xacro", file=sys.stderr)
+        print(
+            "usage: python -m dexgrasp.sim.robots.urdf HAND [ARM] [side=left] out=FILE.urdf or FILE.xacro",
+            file=sys.stderr,
+        )
         return 2
     try:
-        hand, file = HandSpec.load(robots[0]), Path(files[0])
+        hand, file = HandSpec.load(robots[0], side="left" if left else "right"), Path(files[0])
         if file.suffix == ".xacro" and len(robots) == 2:
             raise ValueError(
                 f"out={file}: a xacro file describes a hand alone; leave out {robots[1]}, or write a .urdf"
@@ -248,12 +256,11 @@ def main(words: Iterable[str]) -> int:
             if file.suffix == ".xacro"
             else robot_urdf(hand, robots[1] if len(robots) == 2 else "floating")
         )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(file)
+    print(f"written: {file}")
     return 0
 
 

@@ -26,7 +26,8 @@ class ScriptedGraspCfg:
     sink_speed_m_s: Annotated[float, Bounds(0, 2)] = 0.1
     """Largest palm speed along its normal while closing [m/s]."""
     keypoint_floor_m: Annotated[float, Bounds(0, 0.2)] = 0.0105
-    """Height over the table of the lowest keypoint while the hand closes [m]; the default becomes the hand's own."""
+    """Height over the table of the lowest keypoint while the hand closes [m]; at its default, 0.875 times `finger_m` of
+    the hand."""
     sink_m: Annotated[float, Bounds(0, 0.2)] = 0.006
     """Largest advance of the palm while closing, beyond the end of the approach [m]."""
     close_at_grip: Annotated[float, Bounds(0.001, 1)] = 0.5

@@ -145,7 +145,18 @@ def test_the_shipped_files_are_those_that_the_command_writes(hand, tmp_path, cap
     for words, name in (([hand], f"{hand}.xacro"), ([hand, "ur5e"], f"{hand}_on_ur5e.urdf")):
         assert urdf.main([*words, f"out={tmp_path / name}"]) == 0
         assert (tmp_path / name).read_text() == (DESCRIPTION / "urdf" / name).read_text(), f"write urdf/{name} again"
-    assert capsys.readouterr().out.split() == [str(tmp_path / f"{hand}.xacro"), str(tmp_path / f"{hand}_on_ur5e.urdf")]
+    files = (f"{hand}.xacro", f"{hand}_on_ur5e.urdf")
+    assert capsys.readouterr().out.splitlines() == [f"written: {tmp_path / file}" for file in files]
+
+
+def test_a_left_hand_is_mirrored(tmp_path):
+    centres = {}
+    for side in ("right", "left"):
+        assert urdf.main(["allegro", f"side={side}", f"out={tmp_path / 'hand.urdf'}"]) == 0
+        origins = ET.parse(tmp_path / "hand.urdf").findall("link/inertial/origin")
+        centres[side] = np.array([origin.get("xyz").split() for origin in origins], dtype=float)
+    assert len(centres["left"]) > 16 and np.abs(centres["left"][:, 1]).max() > 1e-3
+    np.testing.assert_allclose(centres["left"], centres["right"] * [1, -1, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
