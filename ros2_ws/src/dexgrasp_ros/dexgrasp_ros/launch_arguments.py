@@ -25,6 +25,8 @@ ARMS = {
 }
 """Arm argument -> arm, simulated driver, real driver; a folder or file takes the place of a name."""
 PROFILES = {"local": "fastdds.xml", "network": "fastdds_network.xml"}
+SIM_CAMERA_FRAME = "camera_depth_optical_frame"
+"""Frame of the simulated camera, without prefix."""
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
@@ -170,6 +172,8 @@ def _parameters(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     body = {} if given["hand"] in HANDS else {"hand_body": str(place.parent if place.is_file() else place)}
     camera_file = given["camera_file"] or str(config("cameras/sim.yaml"))
     source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
+    if simulated and prefix:  # the simulated camera has a frame of each robot
+        source["camera_frame"] = f"{prefix}{SIM_CAMERA_FRAME}"
     modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
     known = has_kinematics(arm_driver)
     palm = {} if known else {"palm_pose_source": "topic"}
