@@ -290,14 +290,15 @@ def test_points_outside_the_workspace_are_refused(bench):
     node = bench.start()
     clouds = bench.ros.publisher(PointCloud2, "/perception/points")
     points = np.random.default_rng(0).uniform(0.0, 0.1, (256, 3)).astype(np.float32)
+    points[:, 0] -= np.median(points[:, 0])
+    points[17, 0] = 5.0  # one stray pixel
     for far_m, accepted in ((0.0, True), (0.65, True), (0.75, False), (5.0, False)):
-        moved = points.copy()
-        moved[17, 0] = far_m
+        moved = points + np.array([far_m, 0, 0], np.float32)
         clouds.publish(estimate_message(ObjectEstimate(moved, stamp_s=bench.now_s + far_m), "world"))
         if accepted:
             bench.ros.until(lambda moved=moved: _holds(node, moved), f"points {far_m} m away")
         else:
-            text = f"a point at [{far_m:g}, "
+            text = f"the middle of the points at [{far_m:g}, "
             bench.ros.until(lambda text=text: text in node._inputs().input_errors.replace(".0,", ","), "the refusal")
             assert not _holds(node, moved)
     assert node._configured.inputs.refused == {"points": 2}

@@ -3,7 +3,6 @@
 A goal makes the request that the service of its name makes, and ends with the state that the request leads to.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -16,6 +15,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from dexgrasp.utils.rotations import Pose
+from dexgrasp.utils.text import counted
 from dexgrasp_ros import typed_messages
 from dexgrasp_ros.grasping.types import Output
 
@@ -32,9 +32,9 @@ _INTERRUPTED = {
     "idle": "the grasp node was deactivated",
     **{state: f"another request began {state}" for state in ("pregrasp", "grasp", "lift", "hold", "release", "home")},
 }
-Service = Callable[[Any, Any], Any]
+Service = Callable[[Any, Any], Awaitable[Any]]
 """Callback of a Trigger service."""
-PlaceRequest = Callable[[Any], str | Awaitable[str]]
+PlaceRequest = Callable[[Any], str]
 """Begins to place the object at a PoseStamped; returns why that is refused, or an empty text."""
 
 
@@ -64,6 +64,7 @@ class GraspActions:
         """`services`: callbacks of the Trigger services by name; `limit_attempts`: of the grasp that has begun."""
         self._node, self._services, self._place, self._limit_attempts = node, services, place, limit_attempts
         self._goals: list[_Goal] = []
+        self._beginning: list[_Goal] = []  # perception is asked to confirm the plan
         self.types = typed_messages.interfaces("action")
         """Module of the action types; None where dexgrasp_msgs is not there."""
         self._servers = [] if self.types is None else [self._server(name, self.types) for name in STATES_OF]
@@ -84,12 +85,6 @@ class GraspActions:
                 self._goals.remove(goal)
                 goal.ended.set_result(outcome)
 
-    def destroy(self) -> None:
-        """Destroy the action servers."""
-        for server in self._servers:
-            server.destroy()
-        self._servers = []
-
     def _server(self, name: str, types: ModuleType) -> ActionServer:
         kind = getattr(types, name.capitalize())
 
@@ -101,8 +96,11 @@ class GraspActions:
     async def _execute(self, name: str, result: Any, handle: Any) -> Any:
         """Make the request of a goal and wait until it has ended; return the result."""
         goal = _Goal(name, handle)
-        if reason := await self._begin(goal):
-            result.outcome, result.message = REFUSED, reason
+        self._beginning.append(goal)
+        reason = await self._begin(goal)
+        self._beginning.remove(goal)
+        if reason:
+            result.outcome, result.message = STOPPED if handle.is_cancel_requested else REFUSED, reason
         else:
             self._goals.append(goal)
             result.outcome, result.message = await goal.ended
@@ -119,21 +117,19 @@ class GraspActions:
     async def _begin(self, goal: _Goal) -> str:
         """Make the request of a goal; return why it is refused, or an empty text."""
         if goal.name == "place":
-            reason = self._place(goal.handle.request.palm)
-            return await reason if inspect.isawaitable(reason) else reason
+            return self._place(goal.handle.request.palm)
         response = await self._call(goal.name)
         if response.success and goal.name == "grasp" and goal.handle.request.attempts:
             self._limit_attempts(goal.handle.request.attempts)
         return "" if response.success else response.message
 
     async def _call(self, name: str) -> Any:
-        """Return the response of a service's callback, which may be a coroutine."""
-        response = self._services[name](Trigger.Request(), Trigger.Response())
-        return await response if inspect.isawaitable(response) else response
+        """Return the response of a service's callback."""
+        return await self._services[name](Trigger.Request(), Trigger.Response())
 
     async def _cancel(self, handle: Any) -> CancelResponse:
         """Stop the robot where it is: a goal that is cancelled must move nothing."""
-        if any(goal.handle.goal_id == handle.goal_id for goal in self._goals):
+        if any(goal.handle.goal_id == handle.goal_id for goal in (*self._goals, *self._beginning)):
             await self._call("stop")
             return CancelResponse.ACCEPT
         return CancelResponse.REJECT
@@ -155,7 +151,7 @@ class GraspActions:
             if before != "hold" or goal.held_since_s is None:
                 goal.held_since_s = now_s
             if output.hand_is_empty:
-                return EMPTY, f"the hand is empty after {goal.attempts} of {goal.attempts} grasps"
+                return EMPTY, f"the hand is empty after {counted(goal.attempts, 'grasp')}"
             return (SUCCEEDED, "") if now_s - goal.held_since_s >= goal.handle.request.hold_s else None
         if output.state in STATES_OF["grasp"]:
             return None

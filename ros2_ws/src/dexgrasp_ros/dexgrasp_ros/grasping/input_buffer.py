@@ -151,16 +151,18 @@ class InputBuffer:
         )
 
     def _check_place(self, estimate: ObjectEstimate) -> None:
-        """Raise ValueError for points out of reach of the hand, which are of another object or in another frame."""
+        """Raise ValueError for an object out of reach of the hand: another one, or in another frame or unit."""
         safety, points = self._cfg.safety, np.asarray(estimate.points_w, dtype=np.float64)
         lower = np.subtract(safety.box_lower_m, POINTS_MARGIN_M)
         upper = np.add(safety.box_upper_m, POINTS_MARGIN_M)
-        outside = (points < lower) | (points > upper)
-        if outside.any():
-            worst = points[outside.any(axis=1).argmax()]
+        middle = np.median(
+            points, axis=0
+        )  # of a long object at the edge, and of a stray pixel, single points may lie out
+        if ((middle < lower) | (middle > upper)).any():
+            found, box = np.round(middle, 3).tolist(), f"{np.round(lower, 3).tolist()} to {np.round(upper, 3).tolist()}"
             raise ValueError(
-                f"a point at {np.round(worst, 3).tolist()} m is outside the workspace, {np.round(lower, 3).tolist()} "
-                f"to {np.round(upper, 3).tolist()} m (safety.box_lower_m and box_upper_m, and {POINTS_MARGIN_M:g} m)"
+                f"the middle of the points at {found} m is outside the workspace, {box} m "
+                f"(safety.box_lower_m and box_upper_m, and {POINTS_MARGIN_M:g} m)"
             )
 
     def _check_frame(self, frame_id: str) -> None:

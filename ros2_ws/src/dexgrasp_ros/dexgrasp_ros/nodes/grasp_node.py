@@ -76,7 +76,8 @@ class GraspNode(LifecycleNode):
         self.timing = Timing()
         """Durations [s]: camera_age, wait_for_tick, policy, command (tick to sent), camera_to_command, period."""
         self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
-        self._refusal, self._published_state = "", ""
+        self._refusal, self._published_state, self._published_active = "", "", False
+        self._stopped = ""  # emergency stop that no reset has cleared, kept while the node is configured again
         self._configured: _Configured | None = None
         self._timers_of_configured: list[Timer] = []
         self._last_timed_s = self._points_arrived_s = np.nan  # monotonic time
@@ -122,6 +123,8 @@ class GraspNode(LifecycleNode):
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
         machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
         inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
+        if self._stopped:
+            inputs.estop.level.stop(self._stopped)
         machine.slow_down(self.cfg.speed_scale)
         self._configured = _Configured(
             machine=machine,
@@ -141,8 +144,9 @@ class GraspNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start to send commands, from the measured position of the robot."""
-        if self._configured is None:  # refused after a change of a parameter
-            return self._refuse(self._refusal)
+        if self._configured is None and self._configure() != DONE:  # refused after a change of a parameter
+            return REFUSED
+        assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
         if reason := self._surroundings() or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
@@ -342,7 +346,8 @@ class GraspNode(LifecycleNode):
         elif reason := clock_missing(self) or (parts.robot.status.not_ready() if parts.robot.status else ""):
             machine.fail(reason)
         if (machine.state, bool(machine.warning)) != (before[0], bool(before[1])):
-            self._publish_state(Output(machine.state, machine.fault, None, warning=machine.warning))
+            now = {"state": machine.state, "fault": machine.fault, "warning": machine.warning}
+            self._publish_state(replace(self._output, **now))  # a dry run goes on from the commands that it assumed
 
     def _record_timing(self, start_s: float, inputs: Inputs, output: Output) -> None:
         end_s = time.monotonic()
@@ -379,6 +384,8 @@ class GraspNode(LifecycleNode):
 
     def _release(self) -> None:
         if self._configured is not None:
+            level = self._configured.inputs.estop.level
+            self._stopped = level.reason if level.latched else ""
             self._configured.robot.destroy()
             self._configured.inputs.destroy()
         for timer in self._timers_of_configured:
@@ -396,18 +403,20 @@ class GraspNode(LifecycleNode):
         if output.warning and not said:
             self.get_logger().warning(f"{output.state}, standing still: {output.warning}")
         self._actions.update(output, None if self._configured is None else self._configured.inputs.palm()[0])
+        active = self._configured is not None and self._configured.machine.active
+        if (output.state, active) != (before, self._published_active):
+            now_s = self.get_clock().now().nanoseconds * 1e-9
+            self._status_topic.publish(now_s, state=output.state, reason=output.fault, active=active, mode=self._mode)
+        self._published_active = active
         if output.state == before:
             return
         self._published_state = output.state
         if self._configured is not None:
             self._configured.inputs.confirmation.clear()
         self._state_topic.publish(String(data=output.state))
-        active = self._configured is not None and self._configured.machine.active
-        now_s = self.get_clock().now().nanoseconds * 1e-9
-        self._status_topic.publish(now_s, state=output.state, reason=output.fault, active=active, mode=self._mode)
         if output.fault:  # rclpy allows one severity per line of code
             self.get_logger().error(f"fault: {output.fault}")
-        elif (before, output.state) == ("retreat", "idle") and self._configured and self._configured.machine.active:
+        elif (before, output.state) == ("retreat", "idle") and active:
             self.get_logger().warning(f"regrasp given up: no plan within {self.cfg.grasp.look_timeout_s:g} s, idle")
         else:
             self.get_logger().info(output.state)

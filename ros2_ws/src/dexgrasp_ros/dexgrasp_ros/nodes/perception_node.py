@@ -115,8 +115,7 @@ class PerceptionNode(LifecycleNode):
             step()
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             self._failure = error
-            if not self.cfg.autostart:  # else it is raised
-                self.get_logger().error(str(error))
+            self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
         return DONE
 

@@ -131,7 +131,7 @@ class PerceptionStateMachine:
             raise FrameError(f"no first view: {self.waiting_for}")
         if self._begun_s is None:
             self._observer.start_grasp()
-            self._begun_s = self._frame_stamp_s
+        self._begun_s = self._frame_stamp_s
         return self._observer.plan_id
 
     def on_grasp_state(self, name: str) -> None:
@@ -160,7 +160,7 @@ class PerceptionStateMachine:
         robot = self._robot_at(stamp_s)
         if self._begun_s is not None and stamp_s - self._begun_s > FROZEN_S:
             self._begun_s = None
-            observer.end_grasp(empty=False)
+            observer.reset()  # no grasp began: plans that have failed before stay marked
         if self.collecting_first_view:
             return observer.observe(frame, robot)
         if self._grasp_error or not observer.in_grasp:
