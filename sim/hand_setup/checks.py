@@ -77,7 +77,7 @@ def check_hand(hand: HandSpec) -> list[Finding]:
 
 
 def overlapping_bodies(hand: HandSpec) -> dict[tuple[str, str], float]:
-    """Return the largest depths [m] of pairs of bodies that overlap at rest or open, and in half of all poses."""
+    """Return the depths [m] of pairs of bodies that overlap at rest or open, and in half of all poses."""
     probe, limit = HandProbe(hand), SELF_CONTACT_M["odd"]
     found: dict[tuple[str, str], float] = {}
     for pose in (hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), probe.rest_pose()):

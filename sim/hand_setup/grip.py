@@ -164,7 +164,7 @@ def _model(hand: HandSpec, kind: int, size: tuple[float, ...]) -> mujoco.MjModel
             geom.priority = 0
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint(name="object")
-    touches = {"contype": OBJECT, "conaffinity": HAND_BITS, "condim": 4, "solref": [0.008, 1]}
+    touches = {"contype": OBJECT, "conaffinity": HAND_BITS | OBJECT, "condim": 4, "solref": [0.008, 1]}
     body.add_geom(type=kind, size=size, mass=MASS_KG, friction=[FRICTION, 0.01, 0.0005], priority=1, **touches)
     plane = {"type": mujoco.mjtGeom.mjGEOM_PLANE, "size": [1, 1, 0.1], "friction": [TABLE_FRICTION, 0.005, 0.0001]}
     spec.worldbody.add_geom(name="table", priority=2, **plane, **touches)

@@ -556,7 +556,7 @@ def test_a_graph_with_an_endless_loop_is_refused_within_the_time_limit(copied, m
     start_s = time.monotonic()
     with pytest.raises(
         BundleError,
-        match=r"policy\.onnx: .*a step of the policy's graph took longer than 0\.5 s: the machine may be busy",
+        match=r"policy\.onnx: .*a step of the policy's graph took longer than 0\.5 s; the machine may be busy",
     ):
         Policy.load(copied)
     assert time.monotonic() - start_s < 5.0
@@ -600,7 +600,7 @@ def test_a_graph_that_takes_too_long_to_load_is_refused_within_the_time_limit(co
     start_s = time.monotonic()
     with pytest.raises(
         BundleError,
-        match=r"policy\.onnx is not a graph .*: loading it took longer than 0\.3 s: the machine may be busy",
+        match=r"policy\.onnx is not a graph .*: loading it took longer than 0\.3 s; the machine may be busy",
     ):
         Policy.load(copied)
     assert time.monotonic() - start_s < 5.0

@@ -251,7 +251,7 @@ def test_a_grasp_that_is_announced_freezes_the_view_until_it_starts_or_a_second_
     frozen = frames(9, other)  # it is not looked at
     np.testing.assert_array_equal(frozen.points_w, seen.points_w)
     assert (frozen.plan, watcher.begin()) == (None, seen.plan_id)
-    assert frames(3, other) is None  # no grasp has started: a new view is gathered
+    assert frames(11, other) is None  # no grasp has started: a new view is gathered
     with pytest.raises(FrameError, match="of 12 frames agree"):
         watcher.begin()
     later = frames(12, other)
