@@ -64,7 +64,7 @@ class Peer:
         rclpy.init(context=self.context, domain_id=number)
         self.node = Node("peer", context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
-        self._nodes = []
+        self._nodes, self._clients = [], {}
         self.add(self.node)
 
     def add(self, node):
@@ -87,11 +87,12 @@ class Peer:
 
     def call(self, kind, name, request=None, timeout_s=WAIT_S):
         """The answer of a service."""
-        client = self.node.create_client(kind, name)
+        if name not in self._clients:  # one for all calls: a second client of a service is now and then not matched
+            self._clients[name] = self.node.create_client(kind, name)
+        client = self._clients[name]
         self.until(client.service_is_ready, f"service {name}", timeout_s)
         future = client.call_async(request or kind.Request())
         self.until(future.done, f"answer of {name}", timeout_s)
-        self.node.destroy_client(client)
         return future.result()
 
     def spin(self, time_s):
