@@ -7,10 +7,12 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
+from std_msgs.msg import Bool, Float64MultiArray
+
 from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp_ros import config
-from tests.helpers.ros import Process
+from tests.helpers.ros import LATCHED, Process
 
 pytestmark = pytest.mark.ros
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
@@ -57,6 +59,15 @@ def test_a_right_description_passes(robot, tmp_path):
     rows = json.loads((tmp_path / "table.json").read_text())
     assert [row["joint"] for row in rows] == ["ffj1", "mfj1"]
     assert all(abs(row["measured_rad"] - row["commanded_rad"]) < 0.05 for row in rows)
+
+
+def test_a_pressed_emergency_stop_ends_it(ros, tmp_path):
+    ros.publisher(Bool, "/estop", LATCHED, subscribers=0).publish(Bool(data=True))
+    sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
+    code, text = run(tmp_path)
+    assert code == 1 and "emergency stop" in text, text
+    ros.spin(0.2)
+    assert len(sent) <= 1  # the hold, where the motion had begun
 
 
 def test_a_wrong_order_and_a_wrong_sign_are_found(robot, tmp_path):

@@ -1,4 +1,4 @@
-"""Recorder alone: bag:= chooses the folder."""
+"""Recorder alone; bag:= chooses the folder. Give robot:=real on a real robot."""
 
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource

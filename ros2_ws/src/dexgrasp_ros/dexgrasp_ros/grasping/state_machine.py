@@ -108,6 +108,7 @@ class GraspStateMachine:
     def activate(self, inputs: Inputs) -> str:
         """Start to send commands from the measured position; return why that is refused, or an empty text."""
         if not (reason := self.not_ready(inputs)):
+            self._set_speed_scale(self._speed_goal)
             self._start_from_measured(inputs)
             self.active = True
             self._forget_plan()
@@ -158,9 +159,12 @@ class GraspStateMachine:
         """Move the fraction of all speeds one step towards its goal."""
         change = self._speed_goal - self.speed_scale
         if change:
-            self.speed_scale += float(np.clip(change, -SCALE_STEP, SCALE_STEP))
-            for limiter, full in self._full_steps:
-                limiter.max_step = full * self.speed_scale
+            self._set_speed_scale(self.speed_scale + float(np.clip(change, -SCALE_STEP, SCALE_STEP)))
+
+    def _set_speed_scale(self, speed_scale: float) -> None:
+        self.speed_scale = speed_scale
+        for limiter, full in self._full_steps:
+            limiter.max_step = full * speed_scale
 
     def limit_attempts(self, attempts: int) -> None:
         """Allow at most so many grasps in all, of the grasp that has begun."""
@@ -421,8 +425,9 @@ class GraspStateMachine:
         script.speed_scale = self.speed_scale
         pose, fingers = script.step(palm, driven)
         self._target = fingers, pose
-        if inputs.now_s - self._state_since_s > self.cfg.timeout_s / self.speed_scale:
-            self.fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.remaining(palm, driven)}")
+        limit_s = self.cfg.timeout_s / self.speed_scale
+        if inputs.now_s - self._state_since_s > limit_s:
+            self.fail(f"{self.state} took longer than {limit_s:g} s: {script.remaining(palm, driven)}")
         return script.done
 
     def _step_policy(self, inputs: Inputs, joints: Array, palm: Pose) -> None:

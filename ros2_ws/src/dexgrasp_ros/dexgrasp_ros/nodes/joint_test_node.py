@@ -28,6 +28,7 @@ from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.drivers.publishers import JointDriver, subscribe_joint_states
+from dexgrasp_ros.grasping.emergency_stop import EmergencyStopTopic
 from dexgrasp_ros.grasping.input_checks import outside_joint_range
 from dexgrasp_ros.joint_test.record import record_path, write_record
 from dexgrasp_ros.joint_test.sequence import JointTest, JointTestCfg, Verdict, as_dicts, table
@@ -66,6 +67,8 @@ class JointTestNodeCfg:
     """JSON file with the results of an earlier test, printed for comparison; empty: none."""
     timeout_s: Annotated[float, Bounds(0.01, 3600)] = 30.0
     """Time limit for joint states and a driver to appear [s]."""
+    estop_topic: str = "/estop"
+    """Topic of the emergency stop, Bool; one true ends the test."""
     wave: JointTestCfg = field(default_factory=JointTestCfg)
     """Motion of the joints."""
     safety: SafetyCfg = field(default_factory=SafetyCfg)
@@ -112,6 +115,7 @@ class JointTestNode(Node):
         self.finished = False
         """Whether the test has ended and nothing more is sent."""
         subscribe_joint_states(self, self._states.topics, self._on_joint_state)
+        self._estop = EmergencyStopTopic(self, cfg.estop_topic, self._finish, required=False, timeout_s=0.0)
         self.create_timer(1.0 / rate_hz, self._tick)
 
     def close(self) -> None:
@@ -132,6 +136,7 @@ class JointTestNode(Node):
             self.get_logger().error(f"joint states refused: {error}", throttle_duration_sec=1.0)
 
     def _tick(self) -> None:
+        self._estop.drain()
         if self.finished:
             return
         joints, stamp_s = self._states.newest("hand")
