@@ -105,7 +105,7 @@ PRINTED = {
     "04_stable_baselines3.py": r"return -?\d+\.\d\d \(standard deviation .*\) over 2 episodes; saved: .*out\.zip",
     "05_isaacgym_rl_games.py": r"checkpoints: .*out",
     "06_own_hand.py": r"three_finger: 6 joints(.|\n)*scripted grasp: [0-2] of 2 trials(.|\n)*action \(12,\)",
-    "07_depth_to_points.py": r"frame 0: 256 points sampled from \d+(.|\n)*frame 1: ",
+    "07_depth_to_points.py": r"frame 0: 256 points sampled from \d+, centre ",
     "08_run_bundle_with_safety_gate.py": r"60 control steps, palm moved 0\.\d+ m",
     "09_own_reward_and_task.py": r"upright +\+0\.000(.|\n)*tilt of the objects: \[\d+, \d+\] degrees",
 }

@@ -61,7 +61,7 @@ def test_a_right_description_passes(robot, tmp_path):
     assert all(abs(row["measured_rad"] - row["commanded_rad"]) < 0.05 for row in rows)
 
 
-def test_a_pressed_emergency_stop_ends_it(ros, tmp_path):
+def test_a_pressed_emergency_stop_ends_it(robot, ros, tmp_path):
     ros.publisher(Bool, "/estop", LATCHED, subscribers=0).publish(Bool(data=True))
     sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
     code, text = run(tmp_path)
