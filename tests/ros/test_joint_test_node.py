@@ -7,7 +7,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
-from std_msgs.msg import Bool, Float64MultiArray
+from std_msgs.msg import Bool
 
 from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
@@ -63,11 +63,8 @@ def test_a_right_description_passes(robot, tmp_path):
 
 def test_a_pressed_emergency_stop_ends_it(robot, ros, tmp_path):
     ros.publisher(Bool, "/estop", LATCHED, subscribers=0).publish(Bool(data=True))
-    sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
     code, text = run(tmp_path)
     assert code == 1 and "emergency stop" in text, text
-    ros.spin(0.2)
-    assert len(sent) <= 1  # the hold, where the motion had begun
 
 
 def test_a_wrong_order_and_a_wrong_sign_are_found(robot, tmp_path):

@@ -13,9 +13,7 @@ pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
@@ -313,33 +311,30 @@ def test_a_lifecycle_manager_takes_the_camera_and_gives_it_back(ros, scene):
     node = ros.add(PerceptionNode(context=ros.context, parameter_overrides=given))
     depth = "/camera/camera/depth/image_rect_raw"
 
-    def transition(number):
-        request = ChangeState.Request(transition=Transition(id=number))
-        return ros.call(ChangeState, "/perception/change_state", request).success
+    def transition(name):  # in this process: the services are those of rclpy
+        return getattr(node, f"trigger_{name}")() == TransitionCallbackReturn.SUCCESS
 
     def change(name, value):
-        message = Parameter(name, value=value).to_parameter_msg()
-        answer = ros.call(SetParameters, "/perception/set_parameters", SetParameters.Request(parameters=[message]))
-        return answer.results[0].reason
+        return node.set_parameters([Parameter(name, value=value)])[0].reason
 
-    assert transition(Transition.TRANSITION_CONFIGURE)
+    assert transition("configure")
     assert node.count_subscribers(depth) == 0
     assert "out of range" in change("held_object_rate_hz", 0.0)
     assert change("readings_timeout_s", 0.5) == ""
-    assert transition(Transition.TRANSITION_ACTIVATE)
+    assert transition("activate")
     assert node.cfg.readings_timeout_s == 0.5
     assert "changes while the node is not active" in change("readings_timeout_s", 0.6)
     robot = Robot(ros, scene)
     robot.until_seen()
-    assert transition(Transition.TRANSITION_DEACTIVATE)
+    assert transition("deactivate")
     ros.until(lambda: node.count_subscribers(depth) == 0, "the release of the camera")
     ros.spin(0.3)
     heard = len(robot.points)
     assert change("camera_quat_wxyz", [2.0, 0.0, 0.0, 0.0]) != ""
-    assert transition(Transition.TRANSITION_ACTIVATE)
+    assert transition("activate")
     ros.until(lambda: node.count_subscribers(depth) == 1, "the camera")
     before = len(robot.plans)
     ros.until(lambda: robot.frame() and len(robot.plans) > before, "a plan from frames after the start")
     assert len(robot.points) > heard
-    assert transition(Transition.TRANSITION_DEACTIVATE)
-    assert transition(Transition.TRANSITION_CLEANUP)
+    assert transition("deactivate")
+    assert transition("cleanup")
