@@ -19,6 +19,7 @@ from dexgrasp.sim.robots.hand_model import PALM
 
 Level = Literal["ok", "odd", "wrong"]
 Array = NDArray[np.float64]
+_LEVELS: tuple[Level, ...] = ("ok", "odd", "wrong")
 
 SELF_CONTACT_M = {"odd": 0.001, "wrong": 0.005}
 """Depth of contacts within the open hand from which it is odd or wrong."""
@@ -32,6 +33,7 @@ CLOSES_M = {"odd": 0.03, "wrong": 0.01}
 """Way of a fingertip while closing below which it is odd or wrong: the finger stands still."""
 BEGUN_RAD = 0.4
 """Motion of the fastest joint by which thumb and fingers must have come nearer."""
+STANDS_STILL = "its motors have closing 0, or start at their limit; change closing or open"
 HELD_M = 0.05
 """Width of the object with which offsets and angles are measured."""
 ANGLE_RAD = {"odd": np.deg2rad(75), "wrong": np.deg2rad(90)}
@@ -162,18 +164,16 @@ def _closing(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Findin
     least = min(ways, key=lambda name: ways[name])
     thumb_stands = max(ways[name] for name in probe.thumb_tips) < CLOSES_M["wrong"]
     all_stand = max(ways[name] for name in probe.tips) < CLOSES_M["wrong"]
-    level: Level = "ok" if ways[least] >= CLOSES_M["odd"] else "odd"
-    text = f"{least} moves least, by {100 * ways[least]:.1f} cm"
-    if level == "odd":
-        text += ": its motors have closing 0, or start at their limit; change closing or open"
+    moves = f"{least} moves least, by {100 * ways[least]:.1f} cm"
+    level: Level = "wrong"
     if thumb_stands or all_stand:
-        which = "the thumb stands" if thumb_stands else "all fingers stand"
-        level, text = (
-            "wrong",
-            f"{which} still: its motors have closing 0, or start at their limit; change closing or open",
-        )
+        text = f"{'the thumb stands' if thumb_stands else 'all fingers stand'} still: {STANDS_STILL}"
     elif _opens(path):
-        level, text = "wrong", "thumb and fingers part from each other: change the signs of closing"
+        text = "thumb and fingers part from each other: change the signs of closing"
+    elif ways[least] < CLOSES_M["odd"]:
+        level, text = "odd", f"{moves}: {STANDS_STILL}"
+    else:
+        level, text = "ok", moves
     yield Finding(level, f"{style}: closing", text)
 
 
@@ -287,9 +287,6 @@ def _tip_forces(probe: HandProbe) -> Iterator[Finding]:
     level = _level(-forces[weakest], _negative(TIP_FORCE_N))
     advice = "" if level == "ok" else "; check effort_limit against the real servos [N m]"
     yield Finding(level, "tip force", f"{forces[weakest]:.1f} N at the tip of {weakest}, stretched{advice}")
-
-
-_LEVELS: tuple[Level, ...] = ("ok", "odd", "wrong")
 
 
 def _level(value: float, limits: Mapping[str, float]) -> Level:

@@ -74,9 +74,7 @@ class _Trial:
     def __init__(self, hand: HandSpec, kind: int, size: tuple[float, ...], half: float) -> None:
         self.hand, self._half = hand, half
         self._keypoint_floor_m = scripted_grasp_of(hand.finger_m, SCRIPT).keypoint_floor_m
-        rotation = np.empty(9)
-        mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
-        turn = PALM_DOWN @ rotation.reshape(3, 3).T
+        turn = PALM_DOWN @ hand.palm_axes
         self._quat, self._rotvec = np.empty(4), np.empty(3)
         mujoco.mju_mat2Quat(self._quat, turn.ravel())
         mujoco.mju_quat2Vel(self._rotvec, self._quat, 1.0)

@@ -67,9 +67,7 @@ class HandProbe:
         self.thumb_tips = {root: site for root, site in tips.items() if root in of_thumb}
         """Keypoint at the end of the thumb, or thumbs."""
         self._joints_per_motor = hand.motors.moved(np.eye(len(hand.motors.names))).T  # (joint, motor)
-        rotation = np.empty(9)
-        mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
-        self.palm_axes = rotation.reshape(3, 3).T
+        self.palm_axes = hand.palm_axes
         """(3, 3) rows: axes of the palm frame in the hand base frame."""
         self.thumb_motors = sorted(thumb)
 

@@ -73,9 +73,7 @@ def _decorated(hand: HandSpec) -> mujoco.MjModel:
     spec = hand.to_mjspec()
     palm = spec.body("palm")
     palm.quat = hand.palm_quat_b * [1, -1, -1, -1]  # palm frame and picture agree: fingers up
-    rotation = np.empty(9)
-    mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
-    for name, axis, colour in zip("xyz", rotation.reshape(3, 3).T, AXIS_COLOURS, strict=True):
+    for name, axis, colour in zip("xyz", hand.palm_axes, AXIS_COLOURS, strict=True):
         palm.add_geom(
             name=f"palm_{name}",
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,

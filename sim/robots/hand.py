@@ -236,6 +236,13 @@ class HandSpec:
         return 6 + len(self.motors.names)
 
     @property
+    def palm_axes(self) -> np.ndarray:
+        """Return the axes of the palm frame in the hand base frame, (3, 3), one per row."""
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, self.palm_quat_b)
+        return rotation.reshape(3, 3).T
+
+    @property
     def motor_lower(self) -> np.ndarray:
         """Return the lower limits (motor,) of the motors' joints [rad]."""
         return self.joint_lower[self.motors.joints]

@@ -14,7 +14,8 @@ from std_msgs.msg import Bool, Float64MultiArray
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.identification.excitation import ExcitationCfg, excite
-from dexgrasp_ros.identification.gate import PALM, make_gate, pass_gate
+from dexgrasp_ros.identification.gate import make_gate
+from dexgrasp_ros.joint_gate import PALM, pass_gate
 from dexgrasp_ros.nodes.identification_node import IdentificationNode
 from tests.helpers.ros import SENSOR, Process
 

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from dexgrasp_ros.grasping.attributed_subscription import AttributedSubscription, Publication
+from dexgrasp_ros.grasping.robot_status import full_name
 
 PRESSED = "emergency stop"
 LOST = "emergency stop: messages of {topic} were lost, which may have said true"
@@ -175,7 +176,7 @@ class EmergencyStopTopic:
 
     def _publishers(self) -> dict[bytes, str]:
         found = self._node.get_publishers_info_by_topic(self._topic)
-        return {bytes(it.endpoint_gid): f"node {it.node_namespace.rstrip('/')}/{it.node_name}" for it in found}
+        return {bytes(it.endpoint_gid): f"node {full_name(it)}" for it in found}
 
     def _best_effort(self) -> bool:
         found = self._node.get_publishers_info_by_topic(self._topic)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64MultiArray
 
@@ -21,10 +21,8 @@ from dexgrasp_ros.grasping.types import Inputs
 from dexgrasp_ros.message_conversions import estimate_from_message
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.plan_handshake import PlanConfirmation
+from dexgrasp_ros.qos import RELIABLE, SENSOR
 
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-RELIABLE = QoSProfile(depth=1)
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 POINTS_MARGIN_M = 0.2
 """Points of the object may lie so far outside the box of the palm [m]."""
 
@@ -67,11 +65,11 @@ class InputBuffer:
         self.refused: dict[str, int] = {}
         """Number of refused messages by kind."""
         topics: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = [
-            (PointCloud2, cfg.points_topic, self._refusing("points", self._on_points), NEWEST),
+            (PointCloud2, cfg.points_topic, self._refusing("points", self._on_points), SENSOR),
             (Float64MultiArray, cfg.plan_topic, self._refusing("plan", self._on_plan), RELIABLE),
         ]
         if cfg.palm_pose_source == "topic":
-            topics.append((PoseStamped, cfg.palm_topic, self._refusing("palm", self._on_palm), NEWEST))
+            topics.append((PoseStamped, cfg.palm_topic, self._refusing("palm", self._on_palm), SENSOR))
         self._subscriptions = [
             node.create_subscription(kind, topic, callback, qos) for kind, topic, callback, qos in topics
         ]

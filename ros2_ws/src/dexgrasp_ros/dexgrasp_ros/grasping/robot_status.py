@@ -48,7 +48,7 @@ class RobotStatus:
             topic = publisher.topic_name
             if self._node.count_publishers(topic) > 1:
                 found = self._node.get_publishers_info_by_topic(topic)
-                own, names = self._node.get_fully_qualified_name(), [_full_name(info) for info in found]
+                own, names = self._node.get_fully_qualified_name(), [full_name(info) for info in found]
                 if own in names:
                     names.remove(own)  # once: another node may have the same name
                 return f"others publish on {topic} as well: {', '.join(sorted(names))}; stop them"
@@ -57,7 +57,8 @@ class RobotStatus:
         return ""
 
 
-def _full_name(info: Any) -> str:
+def full_name(info: Any) -> str:
+    """Return the fully qualified name of the node of a publisher or subscriber."""
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 

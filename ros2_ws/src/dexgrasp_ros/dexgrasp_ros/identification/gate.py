@@ -4,12 +4,10 @@ import numpy as np
 
 from dexgrasp import configs
 from dexgrasp.policies.deploy.contract import HandContract, KinematicsContract
-from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafeCommand, SafetyCfg, SafetyGate
+from dexgrasp.policies.deploy.safety_gate import SafetyCfg, SafetyGate
 from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp_ros.identification.excitation import Array, ExcitationCfg
+from dexgrasp_ros.identification.excitation import ExcitationCfg
 
-PALM = np.array([0.0, 0.0, 0.4]), np.array([1.0, 0.0, 0.0, 0.0])
-"""Constant palm pose for the gate: position [m] and quaternion wxyz; the identification does not move the palm."""
 MAX_SPEED_RAD_S, MAX_EFFORT_NM = 100.0, 1000.0
 """Bounds of a contract."""
 
@@ -47,13 +45,3 @@ def make_gate(name: str, cfg: ExcitationCfg, stale_s: float) -> SafetyGate:
         joints_timeout_s=stale_s,
     )
     return SafetyGate(contract, cfg.rate_hz, safety, palm_follows=False)
-
-
-def pass_gate(gate: SafetyGate, target: Array, joints: Array, stamp_s: float, now_s: float) -> SafeCommand:
-    """Return what may be sent for targets (motor,) [rad], from measured joints (joint,) [rad]."""
-    pos, quat = PALM
-    return gate(
-        DesiredCommand(joint_target=target, palm_pos_w=pos, palm_quat_w=quat, stamp_s=now_s),
-        MeasuredState(joint_pos=joints, palm_pos_w=pos, palm_quat_w=quat, stamp_s=stamp_s),
-        now_s,
-    )

@@ -16,7 +16,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from rclpy.context import Context
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
 
@@ -32,10 +32,9 @@ from dexgrasp_ros.drivers.publishers import subscribe_joint_states
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.qos import LATCHED, SENSOR
 from dexgrasp_ros.typed_messages import optional_module
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 TF = QoSProfile(depth=100)
 UPRIGHT = np.array([1.0, 0.0, 0.0, 0.0])
 

@@ -33,7 +33,7 @@ from dexgrasp_ros.clock_watch import ClockAge, clock_missing
 from dexgrasp_ros.grasping.actions import GraspActions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
-from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
+from dexgrasp_ros.grasping.input_buffer import InputBuffer
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
 from dexgrasp_ros.grasping.tick_schedule import TickSchedule
@@ -43,6 +43,7 @@ from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import check_changes, declare, names, read
 from dexgrasp_ros.plan_handshake import NOT_ASKED
+from dexgrasp_ros.qos import LATCHED
 from dexgrasp_ros.typed_messages import TypedPublisher
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE

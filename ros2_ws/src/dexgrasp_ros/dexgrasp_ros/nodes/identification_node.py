@@ -27,10 +27,11 @@ from dexgrasp_ros.grasping.emergency_stop import EmergencyStopTopic
 from dexgrasp_ros.grasping.input_checks import outside_joint_range
 from dexgrasp_ros.identification.excitation import ExcitationCfg
 from dexgrasp_ros.identification.fit import JointFit, fit_joint
-from dexgrasp_ros.identification.gate import PALM, make_gate, pass_gate
+from dexgrasp_ros.identification.gate import make_gate
 from dexgrasp_ros.identification.hand_model import HandModel, load_hand
 from dexgrasp_ros.identification.log import HandLog, IdentificationSequence
 from dexgrasp_ros.identification.report import plot_fits, table, warnings, write_parameters
+from dexgrasp_ros.joint_gate import PALM, pass_gate
 from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.node_process import acknowledged, run_until_finished
 from dexgrasp_ros.parameters import declare

@@ -20,7 +20,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
 from dexgrasp.policies.deploy.bundle import BundleError, read_contract, refuse_unknown_hand
-from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
+from dexgrasp.policies.deploy.safety_gate import SafetyCfg, SafetyGate
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.readers import read_json
 from dexgrasp_ros import message_conversions
@@ -30,14 +30,13 @@ from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.drivers.publishers import JointDriver, subscribe_joint_states
 from dexgrasp_ros.grasping.emergency_stop import EmergencyStopTopic
 from dexgrasp_ros.grasping.input_checks import outside_joint_range
+from dexgrasp_ros.joint_gate import PALM, pass_gate
 from dexgrasp_ros.joint_test.record import record_path, write_record
 from dexgrasp_ros.joint_test.sequence import JointTest, JointTestCfg, Verdict, as_dicts, table
 from dexgrasp_ros.node_process import acknowledged, run_until_finished
 from dexgrasp_ros.parameters import declare
 
 Array = NDArray[np.float64]
-PALM: tuple[Any, Any] = (np.array([0.0, 0.0, 0.4]), np.array([1.0, 0.0, 0.0, 0.0]))
-"""Constant palm pose for the safety gate: position [m] and quaternion wxyz; the test does not move the palm."""
 OUTSIDE_RAD = 0.15
 """Maximum excess of a measured joint over its range: beyond it, the driver description is wrong [rad]."""
 
@@ -165,12 +164,7 @@ class JointTestNode(Node):
 
     def _move(self, joints: Array, stamp_s: float) -> None:
         target, verdict = self.test.step(self._motors.positions(joints))
-        now_s, (palm_pos_w, palm_quat_w) = self._now_s(), PALM
-        safe = self._gate(
-            DesiredCommand(joint_target=target, palm_pos_w=palm_pos_w, palm_quat_w=palm_quat_w, stamp_s=now_s),
-            MeasuredState(joint_pos=joints, palm_pos_w=palm_pos_w, palm_quat_w=palm_quat_w, stamp_s=stamp_s),
-            now_s,
-        )
+        safe = pass_gate(self._gate, target, joints, stamp_s, self._now_s())
         self._driver.send(safe.joint_target)
         if safe.fault:
             self._finish(f"{safe.fault}. {self._input_error}".rstrip(". "))

@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
 
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.clock_watch import clock_missing
+from dexgrasp_ros.drivers.publishers import qos_profile
 from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.node_process import run
@@ -43,11 +44,9 @@ from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
 from dexgrasp_ros.plan_handshake import serve_begin
+from dexgrasp_ros.qos import LATCHED, RELIABLE, SENSOR
 from dexgrasp_ros.typed_messages import TypedPublisher, estimate_fields, plan_fields
 
-SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-RELIABLE = QoSProfile(depth=1)
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 DONE = TransitionCallbackReturn.SUCCESS
 SYNCHRONOUS_S = 1.0
 """Stamps of a camera read by this node are used if they lag the node clock by less than this; else the arrival time."""
@@ -150,11 +149,7 @@ class PerceptionNode(LifecycleNode):
             self._subscribe(CameraInfo, cfg.camera_info_topic, self._on_camera_info, SENSOR)
             self._subscribe(Image, cfg.depth_topic, self._on_image, SENSOR)
         for topic, adapter in self._joints.topics.items():
-            qos = QoSProfile(
-                depth=adapter.state.qos.depth,
-                reliability=ReliabilityPolicy[adapter.state.qos.reliability.upper()],
-                durability=DurabilityPolicy[adapter.state.qos.durability.upper()],
-            )
+            qos = qos_profile(adapter.state.qos)
             self._subscribe(JointState, topic, lambda message, topic=topic: self._on_joint_state(topic, message), qos)
         if not cfg.arm:
             self._subscribe(PoseStamped, cfg.palm_topic, self._on_palm_pose, SENSOR)
