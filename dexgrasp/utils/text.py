@@ -7,6 +7,7 @@ import reprlib
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -44,6 +45,11 @@ def did_you_mean(word: str, known: Iterable[object], most: int = 1) -> str:
     """Return " Did you mean 'x'?" with the known names nearest to `word`; empty where none is like it."""
     near = nearest_names(word, known, most)
     return f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, in order."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def comma_separated(words: Iterable[object]) -> str:
