@@ -176,6 +176,8 @@ def _camera(camera: Config) -> str:
     if camera["mode"] == "first_frame":
         carried = ", moved with the palm" if camera["move_with_palm"] else ""
         return f"first frame only{carried}"
+    if camera["frozen"]:
+        return f"{camera['mode']}: frozen, the first view of each attempt only"
     return (
         f"{camera['mode']}: a frame every {camera['frame_interval_steps']} control steps "
         f"({camera['hold_frame_interval_steps']} in hold), {camera['latency_steps']} late"

@@ -18,6 +18,7 @@ from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.randomization.episode_draws import SHIFT_TRIES, EpisodeDraws
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task import grasp_task
 from dexgrasp.sim.task.actions import Phases
 from dexgrasp.sim.task.disturbances import DISTURBANCES, DisturbanceCfg, Disturber, free_shift
@@ -256,6 +257,26 @@ def test_each_attempt_has_a_shift_of_its_own_where_it_is_asked_for(make):
             tries = 0.05 * np.sqrt(radii) * np.exp(2j * math.pi * turns)
             now = complex(*shift[trial].tolist())
             assert now == 0 or np.abs(tries - now).min() < 1e-9, (attempt, trial)
+
+
+def test_a_frozen_camera_gives_the_first_view_of_each_attempt_alone(make):
+    """Two attempts; the object is moved in each: only the view of the second one shows where it was by then."""
+    camera = configs.load_option(CameraCfg, "camera", "d435_frozen")
+    assert replace(camera, frozen=False) == configs.load_option(CameraCfg, "camera", "d435")
+    task = make(replace(SHORT, camera=replace(camera, move_with_palm=False)), 2, auto_reset=False, in_order=True)
+    task.reset([0, 1])
+    views = []
+    for attempt in range(2):
+        if attempt:
+            task.start_regrasp(torch.arange(2))
+            while (task.steps_since_pregrasp < 0).any():
+                task.step(torch.zeros(2, 22))
+        views.append(task.object_camera.points_w.clone())
+        task.engine.move_object(torch.arange(2), task.engine.state.object_pos_w + torch.tensor([0.04, 0.0, 0.0]))
+        while (task.steps_since_pregrasp < task.grasp_steps).any():
+            task.step(torch.zeros(2, 22))
+        assert torch.equal(task.object_camera.points_w, views[-1])
+    assert (views[1].mean(dim=1) - views[0].mean(dim=1)).norm(dim=1).min() > 0.01
 
 
 def test_the_shift_of_a_trial_is_no_motion_by_the_hand(make):
