@@ -42,7 +42,6 @@ from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import check_changes, declare, names, read
-from dexgrasp_ros.plan_handshake import NOT_ASKED
 from dexgrasp_ros.qos import LATCHED
 from dexgrasp_ros.typed_messages import TypedPublisher
 
@@ -50,6 +49,8 @@ DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILU
 START_S, REPORT_S = 0.1, 1.0
 CHECK_S = 0.02
 """Period of the checks of emergency stop and clock, in wall time [s]."""
+MOST_QUESTIONS = 4
+"""Questions to planner and perception before a request is refused because the plan keeps changing."""
 MODES = {(False, False): "live", (True, False): "dry run", (False, True): "shadow", (True, True): "shadow"}
 
 
@@ -122,7 +123,14 @@ class GraspNode(LifecycleNode):
             return self._refuse(f"not configured: {reason}")
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
-        machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
+        machine = GraspStateMachine(
+            policy,
+            grasp,
+            self.cfg.safety,
+            home,
+            self.cfg.shadow,
+            planned_approach=self.cfg.approach == "moveit",
+        )
         inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
         if self._stopped:
             inputs.estop.level.stop(self._stopped)
@@ -220,10 +228,13 @@ class GraspNode(LifecycleNode):
             if self._configured is not None and name == "reset_fault":
                 reason = self._reset_fault(self._configured)
             elif self._configured is not None:
-                self._configured.inputs.confirmation.clear()  # each request asks anew
+                self._configured.inputs.forget_answers()  # each request asks anew
                 reason = self._configured.machine.request(name, self._inputs())
-            if reason == NOT_ASKED and self._configured is not None:  # all but perception agree
-                await self._configured.inputs.confirmation.ask()
+            for _try in range(MOST_QUESTIONS):  # the planner, then perception; again where the plan has changed
+                asked = None if self._configured is None else self._configured.inputs.ask(reason)
+                if asked is None:
+                    break
+                await asked
                 reason = "the node is not configured"
                 if self._configured is not None:  # it may have been cleaned up meanwhile
                     reason = self._configured.machine.request(name, self._inputs())
@@ -314,7 +325,7 @@ class GraspNode(LifecycleNode):
                 message_conversions.pose_message(palm.pos_m, palm.quat, stamp_s, self.cfg.base_frame)
             )
         if machine.awaits_plan(inputs):
-            self._configured.inputs.confirmation.ask_now_and_then()
+            self._configured.inputs.ask_now_and_then()
         output = machine.tick(inputs)
         if output.safe is None:
             return
@@ -413,7 +424,7 @@ class GraspNode(LifecycleNode):
             return
         self._published_state = output.state
         if self._configured is not None:
-            self._configured.inputs.confirmation.clear()
+            self._configured.inputs.forget_answers()
         self._state_topic.publish(String(data=output.state))
         if output.fault:  # rclpy allows one severity per line of code
             self.get_logger().error(f"fault: {output.fault}")
