@@ -76,7 +76,7 @@ train: $(BASE)
 	$(VENV)/bin/dexgrasp export policy=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-regression: $(READY)
 	@$(VENV)/bin/python -m pytest -m regression $(ARGS)
@@ -89,10 +89,10 @@ SLOW := tests/policies/test_ppo.py tests/policies/test_train.py tests/policies/t
 	tests/policies/test_output.py
 
 test-slow: $(READY)
-	@$(VENV)/bin/python -m pytest -n $(JOBS) -m slow $(SLOW) $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m slow $(SLOW) $(ARGS)
 
 test-docs: $(READY)
-	@$(VENV)/bin/python -m pytest -n $(JOBS) -m slow tests/docs $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m slow tests/docs $(ARGS)
 
 test-mutants: $(READY)
 	@$(VENV)/bin/python tests/mutation/run.py $(ARGS)

@@ -24,6 +24,7 @@ from dexgrasp.policies.agents.location import (
 )
 from dexgrasp.policies.cli.source_schema import source_schema
 from dexgrasp.policies.deploy.shipped import find_bundle, place
+from dexgrasp.policies.public_benchmark.object_sets import find_set
 from dexgrasp.policies.run_directory import check_evaluation
 from dexgrasp.sim.robots.models.model_sources import find_hand
 from dexgrasp.utils.output import refuse_foreign_file, refuse_url
@@ -275,6 +276,10 @@ INPUTS: dict[str, Callable[[Any], object]] = {
     ),
     "BenchDeployCfg": lambda cfg: find_policy(cfg.policy, kind="bundle"),
     "BenchRosCfg": lambda cfg: find_bundle(cfg.policy),
+    "PublicBenchmarkCfg": lambda cfg: find_set(cfg.benchmark).meshes(cfg.folder),
+    "ValidateBenchmarkCfg": lambda cfg: _demand_file(
+        cfg.file or "FILE", "benchmark validate", "rows of `dexgrasp benchmark`, one per line"
+    ),
     "BenchPhysicsCfg": lambda cfg: check_policy(cfg.policy),
     "UpgradeCfg": lambda cfg: find_checkpoint(cfg.source),
     "Sb3Cfg": lambda cfg: find_checkpoint(place(cfg.policy)),

@@ -200,8 +200,8 @@ def comparison_content(runs: Sequence[StoredRun]) -> dict[str, Any]:
         "success": success_definition(settings[0]),
         "different": _different_settings(settings),
         "totals": [
-            _row("success", [run.outcomes for run in runs], same),
             _row("success at the first attempt", [run.outcomes for run in runs], same, _at_once),
+            _row("success", [run.outcomes for run in runs], same),
         ],
         "disturbances": _grouped(runs, same, lambda one: one.disturbance)
         if len(runs[0].cfg.disturbances()) > 1

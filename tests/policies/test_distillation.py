@@ -13,14 +13,17 @@ from dexgrasp.policies.benchmarks.ablations import VARIANTS, BenchAblationsCfg, 
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
 from dexgrasp.policies.networks.student import make_encoder
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
 
 SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
 
 
 @pytest.fixture(scope="module")
-def env():
-    return GraspVecEnv(16, obs="both", task=SHORT, num_threads=1)
+def env(household):
+    """Four objects and the fastest physics: the subject here is what is learnt from, not what happens."""
+    physics = configs.load_option(PhysicsCfg, "physics", "turbo")
+    return GraspVecEnv(16, household, obs="both", task=SHORT, physics=physics, num_threads=1)
 
 
 def make_student(env, mix, iterations=4, teacher=None):

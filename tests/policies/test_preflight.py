@@ -47,6 +47,10 @@ REFUSED = [
     ("evaluate engine=warp cluster=local", "with engine=warp leave cluster out"),
     ("compare synergy", "compare needs two policies"),
     ("compare synergy runs/none", "b: no policy 'runs/none'"),
+    ("benchmark ycbb .", "unknown object set 'ycbb'. Did you mean 'ycb'?"),
+    ("benchmark ycb none", "no folder 'none': expected the meshes of ycb"),
+    ("benchmark ycb .", ". is not ycb: 78 meshes of 78 missing, as a_colored_wood_blocks/textured.obj"),
+    ("benchmark validate", "no file 'FILE': expected rows of `dexgrasp benchmark`"),
     (
         "export policy=allegro/student out=bundle trials=8",
         "8 of 112 steps each give 896 recorded steps, 1000 are needed",

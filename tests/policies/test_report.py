@@ -164,7 +164,7 @@ def test_an_interrupted_run_is_reported_from_its_trials(tmp_path, undrawn, capsy
     ]
     words = words_of(run / "report.html")
     assert "interrupted: 4 of 10 trials have finished" in words
-    assert "success: 3 of 4 trials" in words
+    assert "success with up to 3 attempts: 3 of 4 trials" in words
 
 
 def finished(folder, marks):
@@ -179,7 +179,10 @@ def test_runs_whose_objects_are_gone_or_renamed_are_reported_from_diagnostics_js
     run = finished(tmp_path / "run", "++-+")
     assert main(["report", str(run)]) == 0
     words = words_of(run / "report.html")
-    assert "success: 3 of 4 trials" in words and "No pictures: the objects are not where they were" in words
+    assert (
+        "success with up to 3 attempts: 3 of 4 trials" in words
+        and "No pictures: the objects are not where they were" in words
+    )
     assert main(["report", str(run), str(finished(tmp_path / "b", "+++-")), f"out={tmp_path / 'both.html'}"]) == 0
     assert "success 75.0 % 3/4 75.0 % 3/4" in words_of(tmp_path / "both.html")
     renamed = (run / "trials.jsonl").read_text().replace(NAMES[0], "renamed")
@@ -189,7 +192,7 @@ def test_runs_whose_objects_are_gone_or_renamed_are_reported_from_diagnostics_js
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace(str(tmp_path / "run" / "gone"), "shipped"))
     assert main(["report", str(run)]) == 0
-    assert "success: 3 of 4 trials" in words_of(run / "report.html")
+    assert "success with up to 3 attempts: 3 of 4 trials" in words_of(run / "report.html")
 
 
 def test_an_interrupted_run_whose_objects_are_gone_or_renamed_is_refused_in_one_line(tmp_path, capsys):
