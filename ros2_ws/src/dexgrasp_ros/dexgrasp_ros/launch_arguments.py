@@ -71,6 +71,12 @@ ARGUMENTS = (
         description="Run the policy beside another controller and report the differences.",
         choices=YES_NO,
     ),
+    LaunchArgument(
+        name="approach",
+        default="scripted",
+        description="Way to the pre-grasp: scripted, or moveit: a path of a running move_group.",
+        choices=("scripted", "moveit"),
+    ),
     LaunchArgument(name="record", default="false", description="Record all topics into a bag.", choices=YES_NO),
     LaunchArgument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
     LaunchArgument("object", "0", "Object on the simulated table, by number or name."),
@@ -195,7 +201,7 @@ def _parameters(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             "tf_prefix": prefix,
         },
         "perception": {**both, "arm": arm_driver if known else "", **body, "camera_file": camera_file, **source},
-        "grasp": {**both, "arm": arm_driver, "robot": given["robot"], **modes, **palm},
+        "grasp": {**both, "arm": arm_driver, "robot": given["robot"], "approach": given["approach"], **modes, **palm},
         "description": {**views, **frame, **clock},
         "record": {"folder": given["bag"], **topics, **clock},
     }
