@@ -252,7 +252,7 @@ def make_contract(checkpoint: Checkpoint, controller: DeployableController) -> C
         hand=_hand(checkpoint.hand),
         control=_control(checkpoint.task, checkpoint.hand),
         camera=_camera(checkpoint.task.camera, controller.points),
-        grasp=_grasp(checkpoint.hand),
+        grasp=grasp_contract(checkpoint.hand),
         graph=_graph(controller),
         training=TrainingContract(stage=checkpoint.stage, checkpoint=checkpoint.path.name, **checkpoint.training),  # pyright: ignore[reportArgumentType]
         export={name: fact for name, fact in facts.items() if name != "command"},  # it holds paths of this machine
@@ -322,7 +322,7 @@ def _camera(view: CameraCfg, points: int) -> CameraContract:
     )
 
 
-def _grasp(hand: HandSpec) -> GraspContract:
+def grasp_contract(hand: HandSpec) -> GraspContract:
     """Return the hand's grasp styles and the parameters of the pre-grasp rule."""
     rule = inspect.signature(planner.plan_pregrasp).parameters
     return GraspContract(

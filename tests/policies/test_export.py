@@ -20,7 +20,7 @@ from dexgrasp.policies.deploy.shipped import PolicyNotFoundError
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.export.controller import DeployableController
-from dexgrasp.policies.export.export import OWN_FILES, ExportCfg, export, make_contract
+from dexgrasp.policies.export.export import OWN_FILES, ExportCfg, export, grasp_contract, make_contract
 from dexgrasp.policies.export.export import make_task as make_rehearsal
 from dexgrasp.policies.export.replay_check import record_episodes, replay
 from dexgrasp.sim.robots.hand import HandSpec
@@ -257,3 +257,13 @@ def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(studen
     with pytest.raises(ValueError, match="is a teacher"):
         export(ExportCfg(str(copied_run), str(tmp_path / "bundle")))
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("name", assets.names("hands"))
+def test_a_contract_holds_the_grasp_of_every_shipped_hand(name):
+    """A negative gap too: the top of the object lies between palm and fingertips."""
+    hand = HandSpec.load(name)
+    contract = grasp_contract(hand)
+    for style, found in ((hand.power, contract.power), (hand.pinch, contract.pinch)):
+        assert (found.gap_m, found.floor_m) == (float(style.gap_m), float(style.floor_m))
+        assert len(found.open_pose) == len(hand.joint_names)
