@@ -63,6 +63,8 @@ class RobotInterface:
             self._arm = PoseDriver(node, PoseAdapter(arm_cfg, flange_palm), cfg.preview, speed)
         self.status = None if cfg.preview else RobotStatus(node, states, self.publishers)
         """Whether the drivers execute commands; None where none are sent to them."""
+        self.held_arm: Array | None = None
+        """Joints of the arm (joint,) in the last hold [rad]; None where its last command was held."""
         self.refused = 0
         """Number of refused joint states."""
         self._errors: dict[str, str] = {}
@@ -116,7 +118,8 @@ class RobotInterface:
     def hold(self, fingers: Array, palm: Pose | None) -> None:
         """Publish the last commands: fingers (motor,) [rad] and the measured palm; None: last arm target."""
         self._hand.hold(fingers)
-        self._arm.hold(None if palm is None else self._states.newest("arm")[0], palm)
+        self.held_arm = None if palm is None else self._states.newest("arm")[0]
+        self._arm.hold(self.held_arm, palm)
 
     def destroy(self) -> None:
         """Destroy publishers and subscriptions."""

@@ -43,6 +43,8 @@ from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import check_changes, declare, names, read
 from dexgrasp_ros.qos import LATCHED
+from dexgrasp_ros.recording.decision_topic import decision_log
+from dexgrasp_ros.recording.logged_grasp import LoggedGraspStateMachine
 from dexgrasp_ros.typed_messages import TypedPublisher
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -93,7 +95,7 @@ class GraspNode(LifecycleNode):
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
         self._actions = GraspActions(self, services, self._place, self._limit_attempts)
-        self._marks = LatencyMarks(self)
+        self._marks, self._log = LatencyMarks(self), decision_log(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
@@ -123,13 +125,15 @@ class GraspNode(LifecycleNode):
             return self._refuse(f"not configured: {reason}")
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
-        machine = GraspStateMachine(
+        machine = LoggedGraspStateMachine(
             policy,
             grasp,
             self.cfg.safety,
             home,
             self.cfg.shadow,
             planned_approach=self.cfg.approach == "moveit",
+            write=self._log.write,
+            settings=replace(self.cfg, grasp=grasp),
         )
         inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
         if self._stopped:
@@ -160,6 +164,7 @@ class GraspNode(LifecycleNode):
         if reason := self._surroundings() or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
             return self._refuse(f"not activated: {reason}")
+        self._log.write("arm_start", goal=robot.arm_goal)
         done = super().on_activate(state)
         self._configured.inputs.estop.start()
         self.timing.clear()
@@ -295,6 +300,8 @@ class GraspNode(LifecycleNode):
         if was_stopped and not parts.machine.active:  # there is nothing else to clear
             return ""
         reason = self._surroundings() or parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
+        if not reason:
+            self._log.write("arm_start", goal=parts.robot.arm_goal)
         estop.start()
         return reason
 
@@ -334,6 +341,8 @@ class GraspNode(LifecycleNode):
             robot.send(output.safe, palm if palm_is_fresh else None)
         except Exception as error:  # any error of the inverse kinematics: without a solution nothing is sent
             machine.fail(f"arm: {error}")
+        else:
+            self._log.write("arm", goal=robot.arm_goal)
         self._record_timing(start_s, inputs, output)
         self._publish_state(output)
 
@@ -390,7 +399,9 @@ class GraspNode(LifecycleNode):
         measured = None if inputs.joint_pos is None else robot.motors.positions(np.asarray(inputs.joint_pos))
         fingers = measured if fresh and measured is not None else machine.last_sent()[0]
         machine.deactivate()
-        robot.hold(np.clip(fingers, machine.gate.joints.lower, machine.gate.joints.upper), palm if fresh else None)
+        fingers = np.clip(fingers, machine.gate.joints.lower, machine.gate.joints.upper)
+        robot.hold(fingers, palm if fresh else None)
+        self._log.write("hold", fingers=fingers, arm=robot.held_arm)
         self._publish_state(Output("idle", "", None))
         return True
 

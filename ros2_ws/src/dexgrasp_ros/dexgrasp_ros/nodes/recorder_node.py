@@ -42,8 +42,8 @@ DISCOVERY_S = 0.25
 """Period of the search for new topics [s]."""
 REPORT_S = 1.0
 """Period of saving and of diagnostics [s]."""
-DEPTH = 100
-"""Queue length of the subscriptions."""
+DEPTH, LATCHED_DEPTH = 100, 1000
+"""Queue length of the subscriptions, and of those that receive what was sent before them."""
 NO_LIMIT = QosTime(0, 0)
 
 
@@ -167,7 +167,7 @@ def compatible_qos(publishers: Sequence[TopicEndpointInfo]) -> QoSProfile:
     reliable = all(item.qos_profile.reliability == ReliabilityPolicy.RELIABLE for item in publishers)
     latched = all(item.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for item in publishers)
     return QoSProfile(
-        depth=DEPTH,
+        depth=LATCHED_DEPTH if latched else DEPTH,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
