@@ -264,7 +264,11 @@ def _floor(probe: HandProbe, style: str) -> Iterator[Finding]:
     clear = float(chosen.floor_m) - reach
     level = _level(-clear, BELOW_TABLE_M)
     advice = "" if level == "ok" else f"; they hit the table first: raise floor_m to {reach:.3f}"
-    yield Finding(level, f"{style}: floor_m", f"open fingertips {100 * clear:+.1f} cm over the table{advice}")
+    place = f"{100 * clear:.1f} cm over the table"
+    if clear < 0:
+        fine = f", fine up to {100 * BELOW_TABLE_M['odd']:g} cm: they yield" if level == "ok" else ""
+        place = f"{-100 * clear:.1f} cm below the table's surface{fine}"
+    yield Finding(level, f"{style}: floor_m", f"open fingertips {place}{advice}")
 
 
 def _speed(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
