@@ -67,7 +67,7 @@ from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import atomic_folder
 from dexgrasp.utils.output import FolderKind, claimed_folder
 from dexgrasp.utils.readers import read_json_object
-from dexgrasp.utils.text import counted
+from dexgrasp.utils.text import counted, install_command
 
 OPSET = 18
 GOLDEN_PAIRS = 64
@@ -98,7 +98,7 @@ def write_graph(controller: DeployableController, path: Path) -> None:
     try:
         from onnxscript import opset18
     except ImportError as error:
-        raise ImportError(f"export needs onnx and onnxscript: pip install 'dexgrasp[export]' ({error})") from error
+        raise ImportError(f"export needs onnx and onnxscript: {install_command('export')} ({error})") from error
 
     op: Any = opset18  # its types are those of a graph that is already built
 

@@ -194,7 +194,7 @@ def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
     }
 
 
-HINT = re.compile(r"pip install '?dexgrasp\[(\w+)\]")
+HINT = re.compile(r"install_command\(['\"](\w+)")
 
 
 def hints():
@@ -212,8 +212,9 @@ def hints():
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.Constant, ast.JoinedStr)):
                     text = ast.unparse(node)
-                    if "pip install" in text:
+                    if HINT.search(text):
                         yield file, text
+                    assert "pip install" not in text or file.name == "text.py", f"{file}: use install_command: {text}"
 
 
 def test_install_hints_name_an_extra_that_brings_the_missing_package():

@@ -208,6 +208,29 @@ def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path
         apply_policy_config(EvaluateCfg(policy=str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("facts", "policy", "expected"),
+    [
+        (
+            {"kind": "evaluate", "command": ["dexgrasp", "demo"]},
+            "allegro/student",
+            "`demo`, which trains nothing; its ",
+        ),
+        ({"kind": "evaluate", "command": ["dexgrasp", "evaluate"]}, "allegro/student", "`evaluate`, which trains"),
+        ({"kind": "benchros"}, "allegro/student", "`bench ros`, which trains nothing; its policy is allegro/student."),
+        ({"kind": "compare"}, None, "`compare`, which trains nothing. Expected"),
+        ({"kind": "train"}, None, "holds no such policy"),
+        ({"kind": ["damaged"]}, "allegro/student", "holds no such policy"),
+    ],
+)
+def test_a_run_that_trains_nothing_names_its_command_and_its_policy(facts, policy, expected, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    (tmp_path / "config.yaml").write_text("trials: 4\n" + (f"policy: {policy}\n" if policy else ""))
+    with pytest.raises(PolicyNotFoundError) as error:
+        registry.find_policy(str(tmp_path))
+    assert expected in str(error.value)
+
+
 def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
     assert registry.find_policy("allegro/student", kind="checkpoint").path == assets.path(
         "policies/allegro/student/policy.zip"

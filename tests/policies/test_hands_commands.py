@@ -167,7 +167,11 @@ def closing_times(factor: float, part: str = "") -> dict[str, object]:
         (changed(grasp={"offset_z_m": 0.1}), "offset", "set offset_y_m -?0.000, offset_z_m -?0.000"),
         (changed(grasp={"offset_y_m": -0.1}), "offset", "set offset_y_m -?0.000, offset_z_m -?0.000"),
         (changed(grasp={"gap_m": 0.16}), "gap_m", "set gap_m below 0.07"),
-        (changed(grasp={"floor_m": 0.01}), "floor_m", "left_end .* raise floor_m to 0.098"),
+        (
+            changed(grasp={"floor_m": 0.01}),
+            "floor_m",
+            "left_end.* 8.8 cm below the table's surface; .* raise floor_m to 0.098",
+        ),
         (changed(actuation={"speed_limit": 0.1}), "closing time", "check speed_limit"),
         (changed(actuation={"effort_limit": 0.02}), "press", "effort_limit"),
     ],
