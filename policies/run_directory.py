@@ -130,23 +130,27 @@ class Run:
 
     def close(self) -> None:
         """Close the log file, and give the folder free."""
-        _release(self._early)
-        if self._handler is not None:
-            log.removeHandler(self._handler)
-            self._handler.close()
-        self._held.close()
+        self.__exit__(None, None, None)
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is KeyboardInterrupt:
-            self._note("interrupted")
-        elif error is not None:
-            self._note(f"failed: {type(error).__name__}: {error}")
-        if self._is_new and isinstance(error, (ValueError, ImportError)):
-            self._remove_record()
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self._note("interrupted")
+            elif error is not None:
+                self._note(f"failed: {type(error).__name__}: {error}")
+            if self._is_new and isinstance(error, (ValueError, ImportError)):
+                self._remove_record()
+            _release(self._early)
+            if self._handler is not None:
+                log.removeHandler(self._handler)
+                self._handler.close()
+        finally:
+            self._held.__exit__(kind, error, trace)  # without them an error in it would hide an interruption
 
     def _remove_record(self) -> None:
         """Remove the files of `record`, unless the folder holds a result: a refused command leaves nothing."""

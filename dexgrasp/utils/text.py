@@ -7,6 +7,7 @@ import reprlib
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -51,6 +52,11 @@ def install_command(extra: str) -> str:
     """Return the command that installs an extra, from the clone or from the package index."""
     in_clone = (Path(__file__).resolve().parents[2] / "constraints.txt").is_file()
     return f"pip install -e '.[{extra}]' -c constraints.txt" if in_clone else f"pip install 'dexgrasp[{extra}]'"
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, in order."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def comma_separated(words: Iterable[object]) -> str:

@@ -63,6 +63,7 @@ from dexgrasp.sim.task.regrasp import (
     MIN_RISE_FRACTION,
     MIN_VISIBLE_FRACTION,
 )
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import atomic_folder
 from dexgrasp.utils.output import FolderKind, claimed_folder
@@ -278,6 +279,12 @@ def _hand(hand: HandSpec) -> HandContract:
     )
 
 
+def _script(script: ScriptedGraspCfg) -> ScriptedGraspContract:
+    """Return what a robot needs of the scripted grasp: its numbers for one hand."""
+    values = configs.as_dict(script)
+    return ScriptedGraspContract(**{name: values[name] for name in values if name != "keypoint_floor_fingers"})
+
+
 def _control(cfg: TaskCfg, hand: HandSpec) -> ControlContract:
     grasp, lift, _ = cfg.phase_steps
     script = cfg.active_scripted_grasp(hand)
@@ -299,7 +306,7 @@ def _control(cfg: TaskCfg, hand: HandSpec) -> ControlContract:
         wrist=WristContract(
             offset_m=cfg.wrist.offset_m, clearance_m=cfg.wrist.clearance_m, max_turn_rad=cfg.wrist.max_turn_rad
         ),
-        scripted_grasp=ScriptedGraspContract(**configs.as_dict(script)) if script else None,
+        scripted_grasp=_script(script) if script else None,
     )
 
 
