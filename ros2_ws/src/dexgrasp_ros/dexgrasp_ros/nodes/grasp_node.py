@@ -30,6 +30,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.clock_watch import ClockAge, clock_missing
+from dexgrasp_ros.frame_tree import FrameListener
 from dexgrasp_ros.grasping.actions import GraspActions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
@@ -95,6 +96,7 @@ class GraspNode(LifecycleNode):
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
         self._actions = GraspActions(self, services, self._place, self._limit_attempts)
+        self._frames = FrameListener(self)
         self._marks, self._log = LatencyMarks(self), decision_log(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
@@ -278,10 +280,10 @@ class GraspNode(LifecycleNode):
         """Begin to place the held object at a palm pose; return why not, or an empty text."""
         if self._configured is None:
             return "the node is not configured"
-        if target.header.frame_id != self.cfg.base_frame:
-            return f"the palm pose is in frame '{target.header.frame_id}', expected '{self.cfg.base_frame}'"
         try:
             goal = Pose.of(*message_conversions.pose_from_message(target))
+            if target.header.frame_id != self.cfg.base_frame:
+                goal = self._frames.pose_in(self.cfg.base_frame, target.header.frame_id) @ goal
         except ValueError as error:
             return str(error)
         return self._configured.machine.place(goal, self._inputs())
