@@ -256,6 +256,32 @@ COMMANDS = (
         ),
     ),
     CliCommand(
+        words="benchmark",
+        summary="Measure a policy on a public object set by a fixed protocol; prints one row of JSON.",
+        schema="dexgrasp.policies.public_benchmark.run:PublicBenchmarkCfg",
+        function="dexgrasp.policies.public_benchmark.run:benchmark",
+        positional=("benchmark", "folder"),
+        group="measure",
+        examples=(
+            "benchmark ycb path/to/YCB_Dataset/ycb policy=allegro/student out=runs/ycb",
+            "benchmark random_urdfs path/to/pybullet_data/random_urdfs quick=true",
+            "benchmark dexgraspnet75 path/to/object_75meshdata policy=leap/student cluster=auto out=runs/dexgraspnet",
+        ),
+    ),
+    CliCommand(
+        words="benchmark validate",
+        summary="Check rows of `benchmark`: keys, counts, intervals, hashes, protocol, repetitions.",
+        schema="dexgrasp.policies.public_benchmark.rows:ValidateBenchmarkCfg",
+        function="dexgrasp.policies.public_benchmark.rows:validate",
+        positional=("file",),
+        group="measure",
+        examples=(
+            "benchmark validate rows.jsonl",
+            "benchmark validate docs/results/benchmark.jsonl",
+            "benchmark validate runs/ycb/row.json",
+        ),
+    ),
+    CliCommand(
         words="export",
         summary="Write a trained student as a bundle that a robot runs; refused unless it repeats its checkpoint.",
         schema="dexgrasp.policies.export.export:ExportCfg",

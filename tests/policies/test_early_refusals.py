@@ -66,6 +66,8 @@ REFUSED = {
         "physics=turbi",
     ),
     "compare": ("synergy", "synergy runs/none", "synergy zero alpha=2"),
+    "benchmark": ("", "ycbb .", "ycb", "ycb nowhere", "ycb . policy=none", "ycb . num_envs=0"),
+    "benchmark validate": ("", "nowhere"),
     "report": ("", "nowhere"),
     "video": ("", "nowhere", "nowhere speed=100"),
     "export": ("policy=none out=x", "policy=allegro/student out=x trials=0"),

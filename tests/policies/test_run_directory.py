@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -117,6 +118,21 @@ def test_an_interruption_is_in_the_log_and_a_nested_file_gets_its_folders(tmp_pa
     assert text.rstrip().endswith("interrupted") and "failed" not in text
     with Run.open(tmp_path / "run", DigCfg()):  # the folder is free again
         pass
+
+
+@pytest.mark.parametrize("under_way", [KeyboardInterrupt(), ValueError("no such hole"), None])
+def test_an_error_at_the_end_of_a_run_does_not_hide_the_exception_under_way(tmp_path, under_way):
+    held = ExitStack()
+
+    @held.push
+    def fail(kind, error, _):
+        assert error is under_way and kind is (under_way and type(under_way))
+        raise OSError("the file system is gone")
+
+    with pytest.raises(OSError, match="gone") as failed, Run(tmp_path, held):
+        if under_way is not None:
+            raise under_way
+    assert failed.value.__context__ is under_way
 
 
 def test_going_on_keeps_the_earlier_start(tmp_path):

@@ -10,6 +10,7 @@ from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
+from dexgrasp_ros.approach.moveit_planner import PlannedArm
 from dexgrasp_ros.drivers.adapters import JointAdapter, PoseAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterError, load
@@ -51,6 +52,7 @@ class RobotInterface:
         """Kinematics of the arm; None where neither commands nor palm pose need them."""
         if self.kinematics is not None:
             adapters["arm"] = JointAdapter(arm_cfg, self.kinematics.joint_names)
+        self._adapters = adapters
         self._states = JointStates(adapters, others=self.kinematics is None)
         self._hand = JointDriver(node, adapters["hand"], period_s, cfg.preview)
         if arm_cfg.command.type in JOINT_TYPES:
@@ -61,6 +63,8 @@ class RobotInterface:
             self._arm = PoseDriver(node, PoseAdapter(arm_cfg, flange_palm), cfg.preview, speed)
         self.status = None if cfg.preview else RobotStatus(node, states, self.publishers)
         """Whether the drivers execute commands; None where none are sent to them."""
+        self.held_arm: Array | None = None
+        """Joints of the arm (joint,) in the last hold [rad]; None where its last command was held."""
         self.refused = 0
         """Number of refused joint states."""
         self._errors: dict[str, str] = {}
@@ -90,6 +94,17 @@ class RobotInterface:
         """Stamp of the newest joint states of the arm [s]."""
         return self._states.newest("arm")[1]
 
+    @property
+    def arm_goal(self) -> Array | None:
+        """Last command of the arm (joint,) [rad]; None before the first, and where the driver gets poses."""
+        return self._arm.goal if isinstance(self._arm, ArmDriver) else None
+
+    def planned_arm(self) -> PlannedArm | None:
+        """Return the arm as a motion planner needs it; None where the driver gets poses."""
+        if self.kinematics is None or not isinstance(self._arm, ArmDriver):
+            return None
+        return PlannedArm(self.kinematics, self._adapters["arm"], lambda: self.arm_goal)
+
     def reset(self) -> str:
         """Start the next commands from the newest joint states; return why not, or an empty text."""
         self._hand.reset()
@@ -103,7 +118,8 @@ class RobotInterface:
     def hold(self, fingers: Array, palm: Pose | None) -> None:
         """Publish the last commands: fingers (motor,) [rad] and the measured palm; None: last arm target."""
         self._hand.hold(fingers)
-        self._arm.hold(None if palm is None else self._states.newest("arm")[0], palm)
+        self.held_arm = None if palm is None else self._states.newest("arm")[0]
+        self._arm.hold(self.held_arm, palm)
 
     def destroy(self) -> None:
         """Destroy publishers and subscriptions."""
