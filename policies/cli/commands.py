@@ -38,7 +38,7 @@ GROUPS = {
     "start": "Get started",
     "train": "Train",
     "measure": "Measure",
-    "hands": "Hands",
+    "hands": "Hands and arms",
     "objects": "Objects",
     "robot": "Robot",
     "bench": "Benchmarks",
@@ -127,6 +127,19 @@ COMMANDS = (
             "hands tune examples/three_finger_hand",
             "hands tune allegro generations=2 population=4 trials=8",
             "hands tune runs/my_hand/hand.yaml out=runs/my_hand/tuned",
+        ),
+    ),
+    CliCommand(
+        words="arms check",
+        summary="Check an arm: joints, limits, base, wrist, and the part of palm poses over the table that it reaches.",
+        schema="dexgrasp.policies.hands.arm_check:CheckArmCfg",
+        function="dexgrasp.policies.hands.arm_check:check",
+        positional=("arm",),
+        group="hands",
+        examples=(
+            "arms check ur5e",
+            "arms check path/to/arm.urdf",
+            "arms check path/to/arm.urdf:base=base_link,tip=tool0 hand=leap poses=200",
         ),
     ),
     CliCommand(

@@ -178,10 +178,10 @@ def check_names(cfg: Any) -> None:
     kind = type(cfg).__name__
     if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
         find_hand(cfg.hand)
-    if hasattr(cfg, "mount"):
+    if hasattr(cfg, "mount") or kind == "CheckArmCfg":
         from dexgrasp.sim.robots.arms.arm_file import check_arm
 
-        check_arm(cfg.mount)
+        check_arm(cfg.arm if kind == "CheckArmCfg" else cfg.mount)
     if hasattr(cfg, "presets"):
         demand_known(cfg.presets, configs.options("physics"), "presets: physics preset")
     if kind != "PublishCfg":  # its objects are a description

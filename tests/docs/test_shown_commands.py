@@ -296,6 +296,7 @@ SMALL = {
     "export": {"physics": "turbo"},
     "viewer": {"frames": 1, "port": 0},
     "hands show": {"frames": 1, "port": 0},
+    "arms check": {"poses": 2},
     "hands tune": {"generations": 1, "population": 4, "trials": 2, "validation_trials": 2}
     | {"objects": "generated:4", "validation_objects": "generated:2:validation"},
     "objects generate": {"n": 36},

@@ -26,6 +26,7 @@ REFUSED = {
     "completion": ("fsh",),
     "hands new": ("hand.xml", "hand.xml out=x side=up"),
     "hands check": ("alegro", "side=up"),
+    "arms check": ("ur5", "arm=ur5", "mount=ur5e", "floating", "hand=alegro", "poses=0", "ur5e:tips=tool0"),
     "hands show": ("alegro", "port=99999", "policy=none"),
     "hands tune": ("alegro", "population=1", "physics=turbi", "objects=shiped"),
     "objects generate": ("out=x n=0", "out=x split=tset"),
