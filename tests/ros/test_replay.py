@@ -16,7 +16,7 @@ from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
 
 from dexgrasp import assets
@@ -45,6 +45,7 @@ FRAME = "camera_depth_optical_frame"
 FRAME_TICKS, GRASP_AT, END_S = 2, 30, 40.0
 HOLD_TICKS = 10
 TYPES = get_typestore(Stores.ROS2_JAZZY)
+MARKS = "std_msgs/msg/Float64MultiArray"
 KINDS = {"sensor_msgs/msg/PointCloud2": PointCloud2, "std_msgs/msg/Float64MultiArray": Float64MultiArray}
 
 
@@ -104,7 +105,7 @@ class RecordedGrasp:
         if estimate is None:
             return
         if estimate.plan is not None:
-            self.tell("/perception/plan", m.plan_message(estimate.plan, estimate.stamp_s))
+            self.tell("/perception/plan", m.plan_message(estimate.plan, estimate.stamp_s, estimate.plan_id))
             self.plan, self.plan_s = estimate.plan, estimate.stamp_s
         self.tell("/perception/points", estimate_message(estimate, "world"))
         self.estimate = estimate
@@ -214,6 +215,39 @@ def test_what_was_recorded_comes_out_again(bag, recorded, capsys):
     assert counted(text, "/hand_controller/commands") == number["/grasp/palm"] > 80
     assert counted(text, "/scaled_joint_trajectory_controller/joint_trajectory") >= number["/grasp/palm"] - 1
     assert Bag(bag).topics == number
+
+
+def test_frames_that_a_busy_node_skipped_are_told_by_its_marks(recorded, tmp_path, capsys):
+    """After each frame of the first view came another one, upside down: only marks say that none was used."""
+    raw, camera_file = recorded
+    first_cloud = next(place for place, row in enumerate(raw) if row[0] == "/perception/points")
+    raw = raw[: first_cloud + 40]
+    skipped, marks = [], []
+    for topic, kind, data in raw:
+        skipped.append((topic, kind, data))
+        if topic != DEPTH:
+            continue
+        image = deserialize_message(data, Image)
+        marks.append(m.seconds(image.header.stamp))
+        if len(skipped) < first_cloud:
+            image.header.stamp = m.to_stamp(marks[-1] + 0.001)
+            image.data = array.array("B", np.frombuffer(image.data, np.uint8)[::-1].tobytes())
+            skipped.append((topic, kind, cdr(image)))
+    told = [("/perception/marks", MARKS, cdr(Float64MultiArray(data=[stamp_s, 0.0, 0.0]))) for stamp_s in marks]
+    for name, rows, status in (("guessed", skipped, 1), ("told", [*skipped, *told], 0)):
+        bag = write(tmp_path / name, rows)
+        assert main.main(words(bag, camera_file, compare_policy="false")) == status, capsys.readouterr().out
+
+
+def test_a_first_view_older_than_the_bag_is_told_and_the_next_ones_compared(recorded, tmp_path, capsys):
+    raw, camera_file = recorded
+    third = [place for place, row in enumerate(raw) if row[0] == DEPTH][2]
+    last = max(place for place, row in enumerate(raw) if row[0] == "/perception/plan")  # before the second attempt
+    bag = write(tmp_path / "late", raw[third : last + 10])
+    assert main.main(words(bag, camera_file, compare_policy="false")) == 0, capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "the first view began before the bag: compared from" in text and text.endswith("no difference\n")
+    assert 0 < counted(text, "/perception/plan") < sum(row[0] == "/perception/plan" for row in raw)
 
 
 def changed(recorded, topic, number, change):

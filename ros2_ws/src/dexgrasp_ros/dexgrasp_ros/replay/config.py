@@ -24,6 +24,8 @@ class ReplayTopicsCfg:
     """Topic of the pre-grasp plans."""
     state: str = "/grasp/state"
     """Topic of the state of the grasp node."""
+    marks: str = "/perception/marks"
+    """Topic of the marks of the perception node, which tell what frames it used; without it they are guessed."""
     palm: str = "/grasp/palm"
     """Topic of the palm pose, published at each tick of the grasp node."""
     estop: str = "/estop"
