@@ -269,6 +269,7 @@ INPUTS: dict[str, Callable[[Any], object]] = {
     "ViewerCfg": _check_viewer,
     "ReplayCfg": _check_replay,
     "CalibrateCameraCfg": _check_calibration,
+    "ScanCfg": lambda cfg: check_source(cfg.source),
     "ExportCfg": lambda cfg: find_policy(cfg.policy, kind="checkpoint"),
     "PublishCfg": lambda cfg: (
         find_policy(cfg.policy, kind="checkpoint"),
