@@ -461,7 +461,7 @@ COMMANDS = (
         examples=(
             "bench ros",
             "bench ros policy=leap/student trials=5",
-            "bench ros video=true out=runs/ros",
+            "bench ros arm=path/to/arm.xml video=true out=runs/ros",
         ),
     ),
     CliCommand(

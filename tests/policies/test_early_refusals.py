@@ -83,7 +83,7 @@ REFUSED = {
     "bench segmentation": ("kinds=plan", "scenes=0", "objects=none"),
     "bench cameras": ("camera=x", "disturbance=x", "hand=x"),
     "bench tracking": ("disturbance=x", "hand=x"),
-    "bench ros": ("policy=none", "trials=0"),
+    "bench ros": ("policy=none", "trials=0", "arm=none.xml", "hand=none"),
     "bench ablations": (
         "variants=studnt teacher=allegro/teacher",
         "disturbances=shft3 teacher=allegro/teacher",
