@@ -1,4 +1,4 @@
-"""`dexgrasp arms check`: findings about the model of an arm, and the part of the workspace it reaches.
+"""`dexgrasp arms check`: findings about the model of an arm, and the workspace that it reaches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
