@@ -34,6 +34,7 @@ help:
 	@echo "make clean   remove the virtual environment and caches"
 
 setup: $(READY)
+	@echo "ready: $$($(VENV)/bin/dexgrasp --version); next: source $(VENV)/bin/activate && dexgrasp demo"
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
 DOWNLOADS := sed -En -u '/^ *Downloading/p; s/^(Installing collected packages).*/\1 (a minute)/p'

@@ -81,6 +81,8 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
+    if cfg.stage == "student" and (warning := cfg.distillation.missing_imitation(cfg.iterations)):
+        log.warning(warning)
     if cfg.init_checkpoint:
         learner.start_from(find_compatible_checkpoint(cfg, "init_checkpoint"))
     elif isinstance(learner, StudentPPO):
@@ -280,7 +282,9 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
         "teacher": ["train", "recipe=student", f"teacher={path}", *student_options(cfg), *plugins],
         "student": ["export", f"policy={path}", f"out={path / 'bundle'}", *plugins],
     }[cfg.stage]
-    more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
+    more = f"the same command with out={path}" + (
+        " and a greater iterations= (limits of std and kl are stretched)" if done else ""
+    )
     return "\n".join(
         (
             f"iterations       {learner.iterations_run}; to go on: {more}",

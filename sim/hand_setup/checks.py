@@ -317,7 +317,11 @@ def _floor(probe: HandProbe, style: str) -> Iterator[Finding]:
     clear = float(chosen.floor_m) - reach
     level = _level(-clear, BELOW_TABLE_M)
     advice = "" if level == "ok" else f"; it hits the table first: raise floor_m to {reach:.3f}"
-    yield Finding(level, f"{style}: floor_m", f"{lowest} {100 * clear:+.1f} cm over the table, palm level{advice}")
+    place = f"{100 * clear:.1f} cm over the table"
+    if clear < 0:
+        fine = f" (fine up to {100 * BELOW_TABLE_M['odd']:g} cm: fingers yield)" if level == "ok" else ""
+        place = f"{-100 * clear:.1f} cm below the table's surface{fine}"
+    yield Finding(level, f"{style}: floor_m", f"{lowest} {place}, palm level{advice}")
 
 
 def _speed(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:

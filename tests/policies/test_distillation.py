@@ -49,6 +49,27 @@ def test_the_published_schedule_can_be_had():
     assert mix.rho(1000 / 5000) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("mix", "iterations", "least"),
+    [
+        (DistillationCfg(rho_start=0.15, rho_end=0.25), 2, 7),  # 1 / 6 is above 0.15, 1 / 7 below
+        (DistillationCfg(rho_start=0.15, rho_end=0.25), 6, 7),
+        (DistillationCfg(rho_start=0.15, rho_end=0.25), 7, None),
+        (DistillationCfg(rho_start=0.25, rho_end=0.5), 3, 4),  # rho(1 / 4) is 0
+        (DistillationCfg(rho_start=0.25, rho_end=0.25), 4, 5),  # rho(1 / 4) is rho_max
+        (DistillationCfg(rho_start=0.0, rho_end=0.0), 2, None),  # as recipe=refinement: no imitation is meant
+        (DistillationCfg(rho_start=0.15, rho_end=0.25, imitation_weight=0.0), 2, None),
+        (DistillationCfg(rho_start=0.15, rho_end=0.25, rho_max=0.0), 2, None),
+        (DistillationCfg(schedule="success", rho_start=0.5, rho_end=0.9), 2, None),
+    ],
+)
+def test_iterations_too_few_for_imitation_are_warned_of_with_the_least_that_begin_with_it(mix, iterations, least):
+    warning = mix.missing_imitation(iterations)
+    assert (f"; iterations={least} or more begin with imitation" in warning) if least else warning == ""
+    if least:
+        assert mix.rho(1 / least) == 0 < mix.rho(1 / (least - 1))
+
+
 def test_rho_may_follow_success(env):
     model = make_student(env, DistillationCfg(schedule="success", rho_start=0.5, rho_end=0.9, rho_max=1.0))
     model.iteration_stats = {"won": 0.7}

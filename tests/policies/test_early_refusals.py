@@ -26,10 +26,12 @@ REFUSED = {
     "completion": ("fsh",),
     "hands new": ("hand.xml", "hand.xml out=x side=up"),
     "hands check": ("alegro", "side=up"),
+    "arms check": ("ur5", "arm=ur5", "mount=ur5e", "floating", "hand=alegro", "poses=0", "ur5e:tips=tool0"),
     "hands show": ("alegro", "port=99999", "policy=none"),
     "hands tune": ("alegro", "population=1", "physics=turbi", "objects=shiped"),
     "objects generate": ("out=x n=0", "out=x split=tset"),
     "objects import": ("meshes out=x unit=mmm", "meshes out=x density=0"),
+    "objects scan": ("nowhere out=x", ". out=x poses=bord", ". out=x fusion.voxel_m=1", ". out=x mass=0 name=a"),
     "objects show": ("shiped", "shipped most=0", "nowhere"),
     "objects compare": ("shiped meshes", "shipped nowhere"),
     "train": (
@@ -81,7 +83,7 @@ REFUSED = {
     "bench segmentation": ("kinds=plan", "scenes=0", "objects=none"),
     "bench cameras": ("camera=x", "disturbance=x", "hand=x"),
     "bench tracking": ("disturbance=x", "hand=x"),
-    "bench ros": ("policy=none", "trials=0"),
+    "bench ros": ("policy=none", "trials=0", "arm=none.xml", "hand=none"),
     "bench ablations": (
         "variants=studnt teacher=allegro/teacher",
         "disturbances=shft3 teacher=allegro/teacher",

@@ -167,7 +167,11 @@ def closing_times(factor: float, part: str = "") -> dict[str, object]:
         (changed(grasp={"offset_z_m": 0.1}), "offset", "set offset_y_m -?0.000, offset_z_m -?0.000"),
         (changed(grasp={"offset_y_m": -0.1}), "offset", "set offset_y_m -?0.000, offset_z_m -?0.000"),
         (changed(grasp={"gap_m": 0.16}), "gap_m", "set gap_m below 0.07"),
-        (changed(grasp={"floor_m": 0.01}), "floor_m", "left_end .* raise floor_m to 0.098"),
+        (
+            changed(grasp={"floor_m": 0.01}),
+            "floor_m",
+            "left_end 8.8 cm below the table's surface, .* raise floor_m to 0.098",
+        ),
         (changed(actuation={"speed_limit": 0.1}), "closing time", "check speed_limit"),
         (changed(actuation={"effort_limit": 0.02}), "press", "effort_limit"),
     ],
@@ -463,13 +467,25 @@ MJCF = six_motor_hand.mjcf(six_motor_hand.equalities())
         ),
         (URDF.replace("<mimic joint='index_1'", "<mimic joint='index_2'"), {}, "joint 'index_2' mimics itself: name"),
         (URDF.replace("<mimic joint='index_1'", "<mimic joint='index'"), {}, "'index_2' mimics 'index', which is no j"),
-        (URDF.replace("<joint name='ring_1'", "<joint name='index_1'"), {}, "two joints are called 'index_1': rename"),
-        (URDF.replace("<link name='ring_1'", "<link name='index_1'"), {}, "two links are called 'index_1': rename"),
+        (
+            URDF.replace("<joint name='ring_1'", "<joint name='index_1'"),
+            {},
+            "several joints are called 'index_1': rename",
+        ),
+        (URDF.replace("<link name='ring_1'", "<link name='index_1'"), {}, "several links are called 'index_1': rename"),
+        (
+            URDF.replace("<joint name='ring_1'", "<joint name='index_1'").replace(
+                "<joint name='thumb_1'", "<joint name='index_2'"
+            ),
+            {},
+            "several joints are called 'index_1', 'index_2': rename all but one",
+        ),
         (MJCF.replace('joint name="ring_1"', 'joint name="index_1"'), {}, "repeated name 'index_1' in joint"),
         (MJCF.replace('<joint name="thumb_1"', "<joint"), {}, "a joint of body 'thumb_1' has no name; give it one"),
         (MJCF.replace('<body name="ring_1"', "<body"), {}, "the body of joint 'ring_1', on 'palm', has no name; give"),
         (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='shell.stl'/>"), {}, "binary STL or an OBJ"),
         (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='none.stl'/>"), {}, r"no file .*none\.stl"),
+        (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='none.dae'/>"), {}, r"no file .*none\.dae"),
     ],
 )
 def test_draft_refuses_bad_models_in_one_line_and_writes_nothing(

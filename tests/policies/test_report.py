@@ -246,6 +246,24 @@ def test_several_runs_stand_side_by_side_with_differences_to_the_first(tmp_path,
     assert "://" not in out.read_text()
 
 
+def test_the_folder_of_a_sweep_stands_for_its_finished_jobs(tmp_path, capsys):
+    sweep, out = tmp_path / "sweep", tmp_path / "all.html"
+    sweep.mkdir()
+    jobs = [run_of(sweep / f"seed={seed}", marks) for seed, marks in ((1, "++-+"), (2, "+--+"), (3, "++++"))]
+    status = ("done", "done", "failed")
+    rows = [{"name": job.name, "status": one} for job, one in zip(jobs, status, strict=True)]
+    (sweep / "sweep.json").write_text(json.dumps({"command": "evaluate", "jobs": rows}))
+    assert main(["report", str(sweep), f"out={out}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [str(jobs[0]), str(jobs[1]), "report"]
+    assert " 75.0 % of 4 trials" in lines[0] and " 50.0 % of 4 trials" in lines[1]
+    assert main(["report", *map(str, sorted(sweep.glob("*"))), f"out={out}"]) == 0  # seed=1 to 3 and sweep.json
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    (sweep / "sweep.json").write_text(json.dumps({"command": "evaluate", "jobs": rows[2:]}))
+    assert main(["report", str(sweep)]) == 2
+    assert "is a sweep without a finished job" in capsys.readouterr().err
+
+
 def test_runs_of_other_seeds_are_not_compared_in_pairs(tmp_path):
     a, b = run_of(tmp_path / "a", "+" * 12), run_of(tmp_path / "b", "-" * 12, load("trials=12", "seed=1"))
     assert main(["report", str(a), str(b), f"out={tmp_path / 'both.html'}"]) == 0

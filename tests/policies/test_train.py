@@ -198,11 +198,17 @@ def test_a_teacher_must_be_whole_and_of_the_same_hand_and_task(teacher, tmp_path
         train(student(teacher, f"start={teacher}"))
 
 
+STRETCHED = "(limits of std and kl are stretched)"
+
+
 def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
     before = (teacher / "progress.csv").read_text()
     assert train(tiny(teacher, "num_envs=8", "iterations=4"))["iteration"] == 4
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations="
+    assert (
+        lines[0]
+        == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations= {STRETCHED}"
+    )
     assert lines[1].startswith("best validation") and "of 4 trials; 95 % interval" in lines[1]
     actions = "task.rate_hz=10.0 task.grasp_s=0.6 task.lift_s=0.2"  # of TINY: the student needs them
     assert lines[-1].endswith(f"dexgrasp train recipe=student teacher={teacher} {actions}")
