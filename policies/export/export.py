@@ -68,7 +68,7 @@ from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import atomic_folder
 from dexgrasp.utils.output import FolderKind, claimed_folder
 from dexgrasp.utils.readers import read_json_object
-from dexgrasp.utils.text import counted
+from dexgrasp.utils.text import counted, install_command
 
 OPSET = 18
 GOLDEN_PAIRS = 64
@@ -99,7 +99,7 @@ def write_graph(controller: DeployableController, path: Path) -> None:
     try:
         from onnxscript import opset18
     except ImportError as error:
-        raise ImportError(f"export needs onnx and onnxscript: pip install 'dexgrasp[export]' ({error})") from error
+        raise ImportError(f"export needs onnx and onnxscript: {install_command('export')} ({error})") from error
 
     op: Any = opset18  # its types are those of a graph that is already built
 
@@ -253,7 +253,7 @@ def make_contract(checkpoint: Checkpoint, controller: DeployableController) -> C
         hand=_hand(checkpoint.hand),
         control=_control(checkpoint.task, checkpoint.hand),
         camera=_camera(checkpoint.task.camera, controller.points),
-        grasp=_grasp(checkpoint.hand),
+        grasp=grasp_contract(checkpoint.hand),
         graph=_graph(controller),
         training=TrainingContract(stage=checkpoint.stage, checkpoint=checkpoint.path.name, **checkpoint.training),  # pyright: ignore[reportArgumentType]
         export={name: fact for name, fact in facts.items() if name != "command"},  # it holds paths of this machine
@@ -329,7 +329,7 @@ def _camera(view: CameraCfg, points: int) -> CameraContract:
     )
 
 
-def _grasp(hand: HandSpec) -> GraspContract:
+def grasp_contract(hand: HandSpec) -> GraspContract:
     """Return the hand's grasp styles and the parameters of the pre-grasp rule."""
     rule = inspect.signature(planner.plan_pregrasp).parameters
     return GraspContract(
