@@ -169,7 +169,8 @@ def _renew_defaults(schema: type, tree: dict[str, Any]) -> None:
                 values = values.get(section) if isinstance(values, dict) else None
             if not dataclasses.is_dataclass(level) or not isinstance(values, dict):
                 continue
-            if values.get(name) == former and later not in values:
+            saved_whole = 2 * len(values) > len(fields(level))  # a typed section has a key or two
+            if values.get(name) == former and later not in values and saved_whole:
                 values[name] = present
 
 

@@ -124,16 +124,25 @@ def path_keys(command):
 
 VALID = {"policy": "allegro/student", "out": "{tmp}/out", "source": "sim", "bag": "{tmp}/bag", "library": "shipped"}
 VALID |= {"what": "policies", "shell": "bash", "meshes": "{tmp}", "run": "{tmp}"}
+VALID |= {"model": str(assets.path("hands/leap/hand.xml"))}
 """Values of required keys while another key names the hostile file."""
 SMALL = {"trials": "1", "num_envs": "1", "frames": "1", "port": "0", "n": "1", "steps": "5", "iterations": "1"}
 """Keys that keep a command short where it takes the file."""
 
 
+def required_keys(command):
+    return [f.name for f in fields(schema_of(command)) if f.default is f.default_factory is MISSING]
+
+
+def test_every_required_key_has_a_valid_value_here():
+    missing = {(command.words, key) for command in COMMANDS for key in required_keys(command) if key not in VALID}
+    assert not missing
+
+
 def words_of(command, key, value, tmp):
     """A command line in which `key` has the hostile value and all other required keys have valid ones."""
     schema = schema_of(command)
-    required = [f.name for f in fields(schema) if f.default is f.default_factory is MISSING]
-    given = {name: VALID[name].format(tmp=tmp) for name in required}
+    given = {name: VALID[name].format(tmp=tmp) for name in required_keys(command)}
     if "out" in hints(schema):
         given["out"] = f"{tmp}/out"
     given |= {name: text for name, text in SMALL.items() if name in hints(schema)}
