@@ -335,3 +335,28 @@ def test_only_the_run_of_an_evaluation_is_taken_for_one(tmp_path, files, text):
     else:
         with pytest.raises(ValueError, match=text):
             run_directory.check_evaluation(tmp_path)
+
+
+def test_a_refused_run_whose_log_is_gone_already_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no such hole"), Run.open(tmp_path / "run", DigCfg()) as run:
+        (run.path / "run.log").unlink()
+        raise ValueError("no such hole")
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("[!.]*"))
+
+
+def test_a_sweep_stands_for_its_finished_evaluations(tmp_path):
+    """SWEEP/* of a shell also names sweep.json, and other runs may stand before and after the sweep."""
+    sweep, one, two = tmp_path / "sweep", tmp_path / "one", tmp_path / "two"
+    sweep.mkdir()
+    jobs = [{"name": "a=1", "status": "done"}, {"name": "a=2", "status": "failed"}, {"name": "a=3", "status": "done"}]
+    (sweep / "sweep.json").write_text(json.dumps({"command": "evaluate", "jobs": jobs}))
+    evaluations = run_directory.evaluations
+    assert evaluations([str(one), str(sweep), str(two)]) == [one, sweep / "a=1", sweep / "a=3", two]
+    assert evaluations([str(one), str(sweep / "sweep.json"), str(two)]) == [one, two]
+    assert evaluations([str(sweep / "sweep.json")]) == [sweep / "sweep.json"]  # alone: refused by its reader
+    (sweep / "sweep.json").write_text(json.dumps({"jobs": jobs[1:2]}))
+    with pytest.raises(ValueError, match="is a sweep without a finished job: give its command again"):
+        evaluations([str(sweep)])
+    (sweep / "sweep.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"sweep\.json"):
+        evaluations([str(sweep)])
