@@ -1,4 +1,4 @@
-"""`dexgrasp arms check`: what was found in the model of an arm, and what part of the workspace it reaches."""
+"""`dexgrasp arms check`: values of an arm as found in its model, and its reach over the table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
