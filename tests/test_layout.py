@@ -39,6 +39,7 @@ DOORS = {
     "mujoco_warp": ("sim/engine/warp",),
     "omegaconf": ("configs/",),
     "onnxruntime": ("policies/deploy/policy.py",),
+    "open3d": ("perception/scanning/open3d_import.py",),
     "pyarrow": ("policies/evaluation/",),
     "pyrealsense2": ("perception/cameras/realsense.py",),
     "ray": ("policies/evaluation/ray_backend.py",),

@@ -168,6 +168,19 @@ COMMANDS = (
         ),
     ),
     CliCommand(
+        words="objects scan",
+        summary="Scan a thing with a depth camera and add it to a library in true size.",
+        schema="dexgrasp.policies.real_to_sim.scan:ScanCfg",
+        function="dexgrasp.policies.real_to_sim.scan:scan",
+        positional=("source",),
+        group="objects",
+        examples=(
+            "objects scan frames out=runs/my_things name=mug",
+            "objects scan realsense out=runs/my_things name=mug mass=0.31",
+            "objects scan frames out=runs/my_things poses=odometry",
+        ),
+    ),
+    CliCommand(
         words="objects show",
         summary="Draw a contact sheet of a library.",
         schema="dexgrasp.policies.cli.objects:ShowCfg",
@@ -448,7 +461,7 @@ COMMANDS = (
         examples=(
             "bench ros",
             "bench ros policy=leap/student trials=5",
-            "bench ros video=true out=runs/ros",
+            "bench ros arm=path/to/arm.xml video=true out=runs/ros",
         ),
     ),
     CliCommand(

@@ -176,7 +176,7 @@ def _free_bytes() -> int:
 def check_names(cfg: Any) -> None:
     """Raise an error with the known names where a hand, library or policy does not exist."""
     kind = type(cfg).__name__
-    if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
+    if hasattr(cfg, "hand") and kind not in ("ReplayCfg", "BenchRosCfg"):  # a ROS driver; the hand of the policy
         find_hand(cfg.hand)
     if hasattr(cfg, "mount") or kind == "CheckArmCfg":
         from dexgrasp.sim.robots.arms.arm_file import check_arm
@@ -259,6 +259,15 @@ def _demand_file(path: str, key: str, what: str) -> None:
         raise ConfigError(f"{key}: no file '{path}': expected {what}")
 
 
+def _check_ros_bench(cfg: Any) -> None:
+    find_bundle(cfg.policy)
+    from dexgrasp.sim.robots.arms.arm_file import find_arm
+
+    find_arm(cfg.arm)
+    if cfg.hand:
+        find_hand(cfg.hand)
+
+
 CAMERA_FILE = "the pose of the camera, as `dexgrasp calibrate camera` writes it"
 INPUTS: dict[str, Callable[[Any], object]] = {
     "TrainCfg": _check_training,
@@ -269,17 +278,18 @@ INPUTS: dict[str, Callable[[Any], object]] = {
     "ViewerCfg": _check_viewer,
     "ReplayCfg": _check_replay,
     "CalibrateCameraCfg": _check_calibration,
+    "ScanCfg": lambda cfg: check_source(cfg.source),
     "ExportCfg": lambda cfg: find_policy(cfg.policy, kind="checkpoint"),
     "PublishCfg": lambda cfg: (
         find_policy(cfg.policy, kind="checkpoint"),
         _demand_file(cfg.sign, "sign", "the private Ed25519 key (PEM)"),
     ),
     "BenchDeployCfg": lambda cfg: find_policy(cfg.policy, kind="bundle"),
-    "BenchRosCfg": lambda cfg: find_bundle(cfg.policy),
     "PublicBenchmarkCfg": lambda cfg: find_set(cfg.benchmark).meshes(cfg.folder),
     "ValidateBenchmarkCfg": lambda cfg: _demand_file(
         cfg.file or "FILE", "benchmark validate", "rows of `dexgrasp benchmark`, one per line"
     ),
+    "BenchRosCfg": _check_ros_bench,
     "BenchPhysicsCfg": lambda cfg: check_policy(cfg.policy),
     "UpgradeCfg": lambda cfg: find_checkpoint(cfg.source),
     "Sb3Cfg": lambda cfg: find_checkpoint(place(cfg.policy)),

@@ -1,4 +1,4 @@
-"""`dexgrasp arms check`: values of an arm as found in its model, and its reach over the table."""
+"""`dexgrasp arms check`: findings about the model of an arm, and the workspace that it reaches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -319,9 +319,9 @@ def _floor(probe: HandProbe, style: str) -> Iterator[Finding]:
     advice = "" if level == "ok" else f"; it hits the table first: raise floor_m to {reach:.3f}"
     place = f"{100 * clear:.1f} cm over the table"
     if clear < 0:
-        fine = f", fine up to {100 * BELOW_TABLE_M['odd']:g} cm: fingers yield" if level == "ok" else ""
+        fine = f" (fine up to {100 * BELOW_TABLE_M['odd']:g} cm: fingers yield)" if level == "ok" else ""
         place = f"{-100 * clear:.1f} cm below the table's surface{fine}"
-    yield Finding(level, f"{style}: floor_m", f"{lowest}, palm level: {place}{advice}")
+    yield Finding(level, f"{style}: floor_m", f"{lowest} {place}, palm level{advice}")
 
 
 def _speed(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:

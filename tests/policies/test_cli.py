@@ -188,7 +188,7 @@ def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
     without = {command.words for command in COMMANDS if "plugins" not in fields(cli._resolve(command.schema))}
     assert without == {
         *("list", "completion"),
-        *("objects generate", "objects import", "objects show", "objects compare"),
+        *("objects generate", "objects import", "objects show", "objects compare", "objects scan"),
         *("calibrate board", "calibrate camera", "randomization show", "checkpoint upgrade", "checkpoint sb3"),
         *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
         *("report", "hands check", "hands new", "arms check", "benchmark", "benchmark validate"),
@@ -224,11 +224,27 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         name: " ".join(packages).lower().replace("-", "_")
         for name, packages in project["optional-dependencies"].items()
     }
-    modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
+    modules = {
+        "opencv": "opencv_python_headless",
+        "ray": "ray",
+        "pyarrow": "pyarrow",
+        "mujoco_warp": "mujoco_warp",
+        "open3d": "open3d",
+    }
     modules |= {"mujoco-menagerie": "mujoco_menagerie", "robot_descriptions": "robot_descriptions"}
     modules |= {
         name: name
-        for name in ("cryptography", "viser", "onnx", "onnxscript", "pyrealsense2", "rosbags", "tensorboard", "wandb")
+        for name in (
+            "cryptography",
+            "open3d",
+            "viser",
+            "onnx",
+            "onnxscript",
+            "pyrealsense2",
+            "rosbags",
+            "tensorboard",
+            "wandb",
+        )
     }
     found = set()
     for file, text in hints():
@@ -239,7 +255,20 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
         found.add(extra[1])
     assert found == {
-        *("calibrate", "export", "gpu", "hands", "ray", "realsense", "ros", "sign", "tensorboard", "viz", "wandb")
+        *(
+            "calibrate",
+            "export",
+            "gpu",
+            "hands",
+            "ray",
+            "realsense",
+            "ros",
+            "scan",
+            "sign",
+            "tensorboard",
+            "viz",
+            "wandb",
+        )
     }
 
 

@@ -170,7 +170,7 @@ def closing_times(factor: float, part: str = "") -> dict[str, object]:
         (
             changed(grasp={"floor_m": 0.01}),
             "floor_m",
-            "left_end.* 8.8 cm below the table's surface; .* raise floor_m to 0.098",
+            "left_end 8.8 cm below the table's surface, .* raise floor_m to 0.098",
         ),
         (changed(actuation={"speed_limit": 0.1}), "closing time", "check speed_limit"),
         (changed(actuation={"effort_limit": 0.02}), "press", "effort_limit"),

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
     "hands new": [str(Path(__file__).parents[2] / "examples/three_finger_hand/hand.xml")],
     "objects import": ["meshes"],
+    "objects scan": ["views"],
     "objects compare": ["shipped", "shipped"],
     "train": ["objects=generated:4", "validation_objects=generated:2:validation"],
     "compare": ["zero", "synergy"],

@@ -63,6 +63,7 @@ REFUSED = [
     ("objects show none", "library: 'none' is neither"),
     ("objects show shipped out={folder}.png", "is a folder, expected a file"),
     ("objects import none out=library", "no folder of meshes at none"),
+    ("objects scan none out=library", "no source of frames 'none'"),
     ("calibrate camera none out=calibration", "none/camera.json is missing"),
     ("viewer policy=none", "no policy 'none'"),
     ("bench physics policy=none", "no policy 'none'"),

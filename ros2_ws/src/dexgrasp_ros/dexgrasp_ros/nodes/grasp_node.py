@@ -30,6 +30,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.clock_watch import ClockAge, clock_missing
+from dexgrasp_ros.frame_tree import FrameListener
 from dexgrasp_ros.grasping.actions import GraspActions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
@@ -40,7 +41,7 @@ from dexgrasp_ros.grasping.tick_schedule import TickSchedule
 from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.latency_marks import LatencyMarks
-from dexgrasp_ros.node_process import acknowledged, run
+from dexgrasp_ros.node_process import ACKNOWLEDGED_S, run
 from dexgrasp_ros.parameters import check_changes, declare, names, read
 from dexgrasp_ros.qos import LATCHED
 from dexgrasp_ros.recording.decision_topic import decision_log
@@ -95,6 +96,7 @@ class GraspNode(LifecycleNode):
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
         self._actions = GraspActions(self, services, self._place, self._limit_attempts)
+        self._frames = FrameListener(self)
         self._marks, self._log = LatencyMarks(self), decision_log(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
@@ -161,6 +163,7 @@ class GraspNode(LifecycleNode):
             return REFUSED
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
+        robot.clear_failures()  # of an earlier activation; what is still wrong fails again
         if reason := self._surroundings() or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
             return self._refuse(f"not activated: {reason}")
@@ -191,8 +194,13 @@ class GraspNode(LifecycleNode):
 
     def close(self) -> None:
         """Hold the robot and wait until the commands have arrived; may be called again."""
-        if self._configured is not None and self._hold() and not acknowledged(self._configured.robot.publishers):
+        if self._configured is not None and self._hold() and not self._configured.robot.acknowledged(ACKNOWLEDGED_S):
             self.get_logger().warning("the drivers did not acknowledge the last commands")
+
+    def destroy_node(self) -> None:
+        """Release the drivers, which may have threads, and destroy the node."""
+        self._release()
+        super().destroy_node()
 
     def _autostart(self) -> None:
         """Activate once all readings are valid; log the missing one when it changes."""
@@ -211,12 +219,7 @@ class GraspNode(LifecycleNode):
     def _surroundings(self) -> str:
         """Return what beside the readings forbids to send commands, or an empty text."""
         assert self._configured is not None
-        status = self._configured.robot.status
-        return (
-            clock_missing(self)
-            or self._configured.inputs.estop.missing()
-            or ("" if status is None else status.not_ready())
-        )
+        return clock_missing(self) or self._configured.inputs.estop.missing() or self._configured.robot.not_ready()
 
     def _joint_test_missing(self, policy: Policy, robot: RobotInterface) -> str:
         """Return why the joint test of the hand does not allow the policy to run, or an empty text."""
@@ -278,10 +281,10 @@ class GraspNode(LifecycleNode):
         """Begin to place the held object at a palm pose; return why not, or an empty text."""
         if self._configured is None:
             return "the node is not configured"
-        if target.header.frame_id != self.cfg.base_frame:
-            return f"the palm pose is in frame '{target.header.frame_id}', expected '{self.cfg.base_frame}'"
         try:
             goal = Pose.of(*message_conversions.pose_from_message(target))
+            if target.header.frame_id != self.cfg.base_frame:
+                goal = self._frames.pose_in(self.cfg.base_frame, target.header.frame_id) @ goal
         except ValueError as error:
             return str(error)
         return self._configured.machine.place(goal, self._inputs())
@@ -299,6 +302,7 @@ class GraspNode(LifecycleNode):
             return reason
         if was_stopped and not parts.machine.active:  # there is nothing else to clear
             return ""
+        parts.robot.clear_failures()  # before they are judged: a failure of the past must not keep itself
         reason = self._surroundings() or parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
         if not reason:
             self._log.write("arm_start", goal=parts.robot.arm_goal)
@@ -343,6 +347,8 @@ class GraspNode(LifecycleNode):
             machine.fail(f"arm: {error}")
         else:
             self._log.write("arm", goal=robot.arm_goal)
+        if reason := robot.failure():
+            machine.fail(reason)
         self._record_timing(start_s, inputs, output)
         self._publish_state(output)
 
@@ -364,7 +370,7 @@ class GraspNode(LifecycleNode):
         before = machine.state, machine.warning
         if parts.clock_age.still_s > self.cfg.clock_timeout_s:
             machine.pause(f"the clock stands still: no new time for {parts.clock_age.still_s:.2f} s")
-        elif reason := clock_missing(self) or (parts.robot.status.not_ready() if parts.robot.status else ""):
+        elif reason := clock_missing(self) or parts.robot.not_ready():
             machine.fail(reason)
         if (machine.state, bool(machine.warning)) != (before[0], bool(before[1])):
             now = {"state": machine.state, "fault": machine.fault, "warning": machine.warning}

@@ -16,8 +16,9 @@ from dexgrasp.utils.files import write_json
 from dexgrasp.utils.text import counted, print_table
 from dexgrasp.utils.timers import PERCENTILES, latency_percentiles
 from dexgrasp_ros import config
-from dexgrasp_ros.simulation.closed_loop import ClosedLoop, Trial
+from dexgrasp_ros.simulation.closed_loop import ClosedLoop, Trial, robot_parameters
 from dexgrasp_ros.simulation.latency_parts import latency_parts
+from dexgrasp_ros.simulation.sim_robot import SimRobotCfg
 from dexgrasp_ros.simulation.video import write_video
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
@@ -34,6 +35,10 @@ class BenchRosCfg:
 
     policy: str = "allegro/student"
     """Exported policy: a shipped name or a bundle directory."""
+    arm: str = "ur5e"
+    """Arm: a name in assets/arms, a folder with arm.yaml, an arm.yaml, or an MJCF or URDF file."""
+    hand: str = ""
+    """Hand: a folder with hand.yaml; empty: the one of the policy, in assets/hands."""
     trials: Annotated[int, Bounds(1, 10_000)] = 10
     """Number of grasps, of objects spread evenly over the shipped library."""
     domain: Annotated[int, Bounds(0, 101)] = 77
@@ -51,7 +56,9 @@ def bench_ros(cfg: BenchRosCfg) -> int:
     bundle = find_bundle(cfg.policy)
     with Run.open(cfg.out, cfg) as run:
         set_local_transport(cfg.domain, run.path)
-        with ClosedLoop(bundle, run.path / "nodes", cfg.video, cfg.start_timeout_s) as loop:
+        hand = cfg.hand or read_contract(bundle).hand.name
+        nodes = robot_parameters(hand, cfg.arm)
+        with ClosedLoop(bundle, run.path / "nodes", cfg.video, cfg.start_timeout_s, **nodes) as loop:
             trials, frames = [], []
             for i in range(cfg.trials):
                 trials.append(run_trial(loop, str(i * 144 // cfg.trials)))
@@ -71,7 +78,8 @@ def bench_ros(cfg: BenchRosCfg) -> int:
         if late := pace_warning(measured, 1000 / read_contract(bundle).control.rate_hz):
             print(late)
         if cfg.video and frames:
-            write_video(run.path / "grasp.mp4", frames, next(trial.object for trial in trials if trial.success))
+            held = next(trial.object for trial in trials if trial.success)
+            write_video(run.path / "grasp.mp4", frames, SimRobotCfg(object=held, **nodes["sim_robot"]))
             print(f"video: {run.path / 'grasp.mp4'}")
     return exit_status(measured, trials)
 
