@@ -169,7 +169,7 @@ def _renew_defaults(schema: type, tree: dict[str, Any]) -> None:
                 values = values.get(section) if isinstance(values, dict) else None
             if not dataclasses.is_dataclass(level) or not isinstance(values, dict):
                 continue
-            if values.get(name) == former and fields(level).keys() - values.keys() == {later}:
+            if values.get(name) == former and later not in values:
                 values[name] = present
 
 
