@@ -71,6 +71,7 @@ ROBOT = {"numpy", "onnxruntime", "yaml", "lazy_loader", "cryptography"}
 
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "action_msgs": "ros-jazzy-rclpy",
     "builtin_interfaces": "ros-jazzy-rclpy",
     "cv2": "opencv-python-headless",
     "diagnostic_msgs": "ros-jazzy-diagnostic-msgs",

@@ -1,4 +1,4 @@
-"""Motors of a driver that have sums of joint positions: ratio times position, added up over several joints."""
+"""Sums of joint positions, ratio times position, which motors of a driver have."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +30,10 @@ class MotorSums:
         return not unknown or bool(np.linalg.matrix_rank(self._matrix[:, unknown]) == len(unknown))
 
     def motors(self, sums: Array, known: Mapping[int, float]) -> Array:
-        """Return motor positions (motor,) [rad] for sums (sum,) [rad] and the positions of known motors by index."""
+        """Return motor positions (motor,) [rad] for sums (sum,) [rad].
+
+        `known`: positions of motors that are measured, by index [rad].
+        """
         motor_pos = np.zeros(self._matrix.shape[1])
         for i, value in known.items():
             motor_pos[i] = value

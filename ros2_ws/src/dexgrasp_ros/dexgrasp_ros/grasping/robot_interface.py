@@ -79,7 +79,10 @@ class RobotInterface:
             self._made = made.pop_all()
 
     def not_ready(self) -> str:
-        """Return why the drivers would not execute commands, or an empty text; for a dry run, of its inputs alone."""
+        """Return why the drivers would not execute commands, or an empty text.
+
+        In a dry run only states are read from the drivers, and only those are judged.
+        """
         return self.failure() or ("" if self._status is None else self._status.not_ready())
 
     def failure(self) -> str:
