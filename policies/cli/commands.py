@@ -38,7 +38,7 @@ GROUPS = {
     "start": "Get started",
     "train": "Train",
     "measure": "Measure",
-    "hands": "Hands",
+    "hands": "Hands and arms",
     "objects": "Objects",
     "robot": "Robot",
     "bench": "Benchmarks",
@@ -127,6 +127,19 @@ COMMANDS = (
             "hands tune examples/three_finger_hand",
             "hands tune allegro generations=2 population=4 trials=8",
             "hands tune runs/my_hand/hand.yaml out=runs/my_hand/tuned",
+        ),
+    ),
+    CliCommand(
+        words="arms check",
+        summary="Check an arm: joints, limits, base, wrist, and the part of palm poses over the table that it reaches.",
+        schema="dexgrasp.policies.hands.arm_check:CheckArmCfg",
+        function="dexgrasp.policies.hands.arm_check:check",
+        positional=("arm",),
+        group="hands",
+        examples=(
+            "arms check ur5e",
+            "arms check path/to/arm.urdf",
+            "arms check path/to/arm.urdf:base=base_link,tip=tool0 hand=leap poses=200",
         ),
     ),
     CliCommand(
@@ -253,6 +266,32 @@ COMMANDS = (
             "compare synergy allegro/student",
             "compare allegro/teacher allegro/student trials=1000",
             "compare synergy allegro/student disturbance=force out=runs/compare",
+        ),
+    ),
+    CliCommand(
+        words="benchmark",
+        summary="Measure a policy on a public object set by a fixed protocol; prints one row of JSON.",
+        schema="dexgrasp.policies.public_benchmark.run:PublicBenchmarkCfg",
+        function="dexgrasp.policies.public_benchmark.run:benchmark",
+        positional=("benchmark", "folder"),
+        group="measure",
+        examples=(
+            "benchmark ycb path/to/YCB_Dataset/ycb policy=allegro/student out=runs/ycb",
+            "benchmark random_urdfs path/to/pybullet_data/random_urdfs quick=true",
+            "benchmark dexgraspnet75 path/to/object_75meshdata policy=leap/student cluster=auto out=runs/dexgraspnet",
+        ),
+    ),
+    CliCommand(
+        words="benchmark validate",
+        summary="Check rows of `benchmark`: keys, counts, intervals, hashes, protocol, repetitions.",
+        schema="dexgrasp.policies.public_benchmark.rows:ValidateBenchmarkCfg",
+        function="dexgrasp.policies.public_benchmark.rows:validate",
+        positional=("file",),
+        group="measure",
+        examples=(
+            "benchmark validate rows.jsonl",
+            "benchmark validate docs/results/benchmark.jsonl",
+            "benchmark validate runs/ycb/row.json",
         ),
     ),
     CliCommand(
@@ -422,7 +461,7 @@ COMMANDS = (
         examples=(
             "bench ros",
             "bench ros policy=leap/student trials=5",
-            "bench ros video=true out=runs/ros",
+            "bench ros arm=path/to/arm.xml video=true out=runs/ros",
         ),
     ),
     CliCommand(

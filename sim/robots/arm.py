@@ -42,6 +42,10 @@ STEP_TOLERANCE_RAD = 1e-6
 
 REACH_ITERATIONS, REACH_STEP_S = 100, 0.1  # the speed limit keeps the arm from winding round itself
 
+FOLLOW_ITERATIONS = 20  # at each pose of a path, whose poses are near each other
+
+FOLLOW_TOLERANCE = (0.01, 0.06)  # m, rad
+
 START_TURNS_RAD = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0)
 
 RANDOM_STARTS = 64  # of a pose that no turned start reaches
@@ -428,6 +432,19 @@ class ArmIK:
     def reaches(self, pos_w: Tensor, quat_w: Tensor) -> Tensor:
         """Return whether poses (pose, 3), (pose, 4) are reached, mask (pose,)."""
         return self.reach(pos_w, quat_w)[1]
+
+    def follows(self, q_arm: Tensor, pos_w: Tensor, quat_w: Tensor) -> bool:
+        """Return whether steps from joints (joint,) [rad] follow poses (pose, 3) [m], (pose, 4).
+
+        A pose that can be reached does not follow where a joint limit or a singular position is in the way.
+        """
+        q = q_arm.double().numpy()
+        for pos, quat in zip(pos_w.double(), quat_w.double(), strict=True):
+            q = self._descend(q, pos.numpy(), quat.numpy(), REACH_STEP_S, FOLLOW_ITERATIONS)
+            distance, angle = self._differences(torch.from_numpy(q), pos, quat)
+            if distance > FOLLOW_TOLERANCE[0] or angle > FOLLOW_TOLERANCE[1]:
+                return False
+        return True
 
     def search(self, pos_w: Tensor, quat_w: Tensor, count: int) -> tuple[Ends, Tensor, Tensor]:
         """Return the ends of `count` searches for each pose (pose, 3) [m], (pose, 4), and their value.

@@ -50,6 +50,7 @@ NOT_RUN = {
     r"dexgrasp replay .*": "needs a recording; tests/ros/test_replay.py",
     r"dexgrasp export .*\bsign=.*": "needs a key; tests/policies/test_export.py",
     r"dexgrasp hands new hand.urdf .*": "needs a model of the user; tests/policies/test_hands_commands.py",
+    r"dexgrasp benchmark (?!validate).*": "needs a public set; tests/policies/test_public_benchmark.py",
     r"dexgrasp viewer recording.bag": "needs a recording; tests/perception/test_realsense.py",
     r"dexgrasp .*\bcluster=auto\b.*": "needs a cluster; tests/policies/test_ray_backend.py",
     r"make .*": "each target is a step of .ci/run, or installs packages; its commands are printed by make -n",
@@ -296,6 +297,7 @@ SMALL = {
     "export": {"physics": "turbo"},
     "viewer": {"frames": 1, "port": 0},
     "hands show": {"frames": 1, "port": 0},
+    "arms check": {"poses": 2},
     "hands tune": {"generations": 1, "population": 4, "trials": 2, "validation_trials": 2}
     | {"objects": "generated:4", "validation_objects": "generated:2:validation"},
     "objects generate": {"n": 36},

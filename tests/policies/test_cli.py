@@ -1,6 +1,7 @@
 """The command line: commands, help without heavy imports, one-line errors, exit statuses, signals."""
 
 import ast
+import contextlib
 import os
 import re
 import signal
@@ -190,11 +191,11 @@ def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
         *("objects generate", "objects import", "objects show", "objects compare", "objects scan", "check scene"),
         *("calibrate board", "calibrate camera", "randomization show", "checkpoint upgrade", "checkpoint sb3"),
         *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
-        *("report", "hands check", "hands new"),
+        *("report", "hands check", "hands new", "arms check", "benchmark", "benchmark validate"),
     }
 
 
-HINT = re.compile(r"pip install '?dexgrasp\[(\w+)\]")
+HINT = re.compile(r"install_command\(['\"](\w+)")
 
 
 def hints():
@@ -212,8 +213,9 @@ def hints():
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.Constant, ast.JoinedStr)):
                     text = ast.unparse(node)
-                    if "pip install" in text:
+                    if HINT.search(text):
                         yield file, text
+                    assert "pip install" not in text or file.name == "text.py", f"{file}: use install_command: {text}"
 
 
 def test_install_hints_name_an_extra_that_brings_the_missing_package():
@@ -327,6 +329,46 @@ def test_debugging_shows_the_traceback(walking, monkeypatch, capsys):
 
 def test_an_interruption_ends_with_130(walking, capsys):
     assert main(["walk", "stop"]) == 130
+    assert capsys.readouterr().err == "dexgrasp walk: interrupted; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_interruption_stays_one_where_the_end_of_the_command_fails(walking, monkeypatch, tmp_path, capsys, wrapped):
+    """Ctrl-C while a `with` block of a run, a tracker or a file is open, whose end then fails in turn."""
+
+    @contextlib.contextmanager
+    def opened():
+        try:
+            yield
+        finally:
+            try:
+                raise OSError(28, "No space left on device", "walk.csv")
+            except OSError as error:
+                raise (RuntimeError("the tracker is gone") if wrapped else error) from (error if wrapped else None)
+
+    def wait(_):
+        with opened():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+    monkeypatch.setattr(sys.modules[__name__], "walk", wait)
+    assert main(["walk"]) == 130
+    full = "walk.csv cannot be written: the disk is full; free space, then start the command again"
+    reason = "the tracker is gone" if wrapped else full
+    assert capsys.readouterr().err == f"dexgrasp walk: interrupted; then its end failed: {reason}\n"
+
+
+def test_an_interruption_that_native_code_turned_into_another_error_is_said(walking, monkeypatch, capsys):
+    def convert(_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            pass
+        raise ImportError("numpy: initialisation failed")
+
+    monkeypatch.setattr(sys.modules[__name__], "walk", convert)
+    assert main(["walk"]) == 130
     assert capsys.readouterr().err == "dexgrasp walk: interrupted; what was finished is kept\n"
 
 

@@ -245,7 +245,8 @@ def test_further_parameters_come_last_and_win(description):
         ({"robot": "real"}, "a real one needs camera:=realsense or camera:=topic"),
         ({"camera": "topic"}, "a simulated robot has its own camera"),
         ({**REAL, "camera_file": ""}, "the camera pose is missing"),
-        ({"hand": "shadow"}, "hand:=shadow: choose one of allegro, allegro_v5, leap"),
+        ({"hand": "shadw"}, "hand:=shadw: choose one of allegro, allegro_v5, leap"),
+        ({"hand": "shadow"}, "no policy is shipped for hand:=shadow: give bundle:=..."),
         ({"seed": "x"}, "seed:=x is not a whole number"),
         ({"namespace": "a b"}, "namespace:=a b: expected letters, digits and _"),
         ({"nodes": "grasp,pose"}, "nodes:=grasp,pose: unknown ['pose']; choose all, or names of sim_robot"),
@@ -264,12 +265,16 @@ def test_hand_and_arm_may_be_folders_and_files(description, tmp_path):
     given = {"hand": str(hand), "arm": f"{arm}:tip=tool0", "bundle": "here"}
     parameters = {name: node.parameters[0] for name, node in started(description, **given).items()}
     assert parameters["sim_robot_node"]["arm"] == f"{arm}:tip=tool0"
-    assert parameters["perception_node"]["hand_body"] == str(hand)
+    assert parameters["perception_node"]["hand_body"] == str(hand.resolve())
+    assert parameters["grasp_node"]["hand_file"] == str(hand.resolve() / "hand.yaml")
     driver = load_driver("hands", parameters["grasp_node"]["hand"])
     assert (driver.hand, driver.command.joints) == ("allegro", HandSpec.load("allegro").joint_names)
     assert load_driver("arms", parameters["grasp_node"]["arm"]).command.joints == tuple(arms.JOINTS)
     with pytest.raises(ValueError, match=r"give hand_driver:=\.\.\., the \.yaml of its driver on the robot"):
         launch_arguments.nodes(DEFAULTS | REAL | given)
+    named = {node.name: node.parameters for node in launch_arguments.nodes(DEFAULTS | {"hand": "orca", "bundle": "b"})}
+    assert (named["grasp"]["hand"], named["sim_robot"]["hand"]) == ("sim:orca", "orca")
+    assert "hand_file" not in named["grasp"]
     with pytest.raises(ValueError, match="no policy is shipped for hand:="):
         launch_arguments.nodes(DEFAULTS | given | {"bundle": ""})
 

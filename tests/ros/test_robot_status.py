@@ -12,7 +12,8 @@ from lifecycle_msgs.srv import GetAvailableStates
 from std_msgs.msg import Bool, Float64MultiArray, UInt8
 
 from dexgrasp_ros import config
-from dexgrasp_ros.drivers.config import AdapterError, StatusCfg, load
+from dexgrasp_ros.drivers.config import AdapterCfg, AdapterError, CommandCfg, StateCfg, StatusCfg, load
+from dexgrasp_ros.drivers.publishers import TopicWriter
 from dexgrasp_ros.grasping import robot_status
 from dexgrasp_ros.grasping.robot_status import LIST_CONTROLLERS, Controllers, RobotStatus, watched_states
 from tests.helpers.ros import LATCHED, RELIABLE
@@ -62,7 +63,7 @@ def test_a_status_that_cannot_be_read_is_refused(kind, field, text):
 
 @pytest.mark.parametrize("qos", [LATCHED, RELIABLE])
 def test_nothing_is_ready_until_every_state_says_so(ros, qos):
-    status = RobotStatus(ros.node, watched_states(UR), [])
+    status = RobotStatus(ros.node, watched_states(UR), {})
     assert status.not_ready() == f"safety_mode is not known: nobody publishes {MODE}"
     mode = ros.publisher(UInt8, MODE, qos)
     ros.until(lambda: status.not_ready() == f"safety_mode is not known: nothing was received on {MODE}", "silence")
@@ -83,8 +84,11 @@ def test_nothing_is_ready_until_every_state_says_so(ros, qos):
 
 
 def test_a_second_publisher_of_commands_and_a_missing_driver_are_named(ros):
-    commands = ros.node.create_publisher(Float64MultiArray, COMMANDS, 1)
-    status = RobotStatus(ros.node, [], [commands])
+    driver = AdapterCfg(
+        command=CommandCfg("float64_array", COMMANDS, joints=("A",)), source="a test", state=StateCfg("/s", {"a": "A"})
+    )
+    commands = TopicWriter(ros.node, driver, preview=False)
+    status = RobotStatus(ros.node, [], {COMMANDS: commands})
     assert status.not_ready() == f"nobody subscribes to {COMMANDS}: is the driver running?"
     ros.listen(Float64MultiArray, COMMANDS)
     ros.until(lambda: status.not_ready() == "", "the driver")

@@ -4,13 +4,13 @@ It does not import `launch`, so that it is tested without a ROS distribution.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dexgrasp import configs
-from dexgrasp_ros import SIMULATED, config
+from dexgrasp_ros import SIMULATED, config, hand_file
 
 YES_NO = ("true", "false")
 HANDS = {
@@ -18,12 +18,14 @@ HANDS = {
     "allegro_v5": ("allegro", "sim_allegro", "allegro_v5"),
     "leap": ("leap", "sim_leap", "leap"),
 }
-"""Hand argument -> hand, simulated driver, real driver; a folder or file takes the place of a name."""
+"""Short names -> hand, simulated driver, real driver; other names of assets/hands, folders and files need no row."""
 ARMS = {
     "ur5e": ("ur5e", "sim_ur5e", "ur5e_scaled_trajectory"),
     "ur5e_forward": ("ur5e", "sim_ur5e", "ur5e_forward_position"),
 }
-"""Arm argument -> arm, simulated driver, real driver; a folder or file takes the place of a name."""
+"""Short names -> arm, simulated driver, real driver; other names of assets/arms, folders and files need no row."""
+DRIVER_FILE = "driver.yaml"
+"""Driver of the real hand or arm, in its folder."""
 PROFILES = {"local": "fastdds.xml", "network": "fastdds_network.xml"}
 SIM_CAMERA_FRAME = "camera_depth_optical_frame"
 """Frame of the simulated camera, without prefix."""
@@ -41,7 +43,7 @@ class LaunchArgument:
 
 
 ARGUMENTS = (
-    LaunchArgument("hand", "allegro", f"Hand: {', '.join(HANDS)}, or a folder with hand.yaml."),
+    LaunchArgument("hand", "allegro", f"Hand: {', '.join(HANDS)}, a name in assets/hands, or a folder with hand.yaml."),
     LaunchArgument(
         "arm",
         "ur5e",
@@ -71,14 +73,26 @@ ARGUMENTS = (
         description="Run the policy beside another controller and report the differences.",
         choices=YES_NO,
     ),
+    LaunchArgument(
+        name="approach",
+        default="scripted",
+        description="Way to the pre-grasp: scripted, or moveit: a path of a running move_group.",
+        choices=("scripted", "moveit"),
+    ),
     LaunchArgument(name="record", default="false", description="Record all topics into a bag.", choices=YES_NO),
     LaunchArgument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
     LaunchArgument("object", "0", "Object on the simulated table, by number or name."),
     LaunchArgument("seed", "0", "Seed of the pose of the simulated object."),
     LaunchArgument(
-        "hand_driver", "", "Driver of the hand: a name in config/hands or a .yaml; empty: the one of `hand`."
+        "hand_driver",
+        "",
+        f"Driver of the hand: a name in config/hands or a .yaml; empty: that of `hand` or {DRIVER_FILE} in its folder.",
     ),
-    LaunchArgument("arm_driver", "", "Driver of the arm: a name in config/arms or a .yaml; empty: the one of `arm`."),
+    LaunchArgument(
+        "arm_driver",
+        "",
+        f"Driver of the arm: a name in config/arms or a .yaml; empty: that of `arm` or {DRIVER_FILE} in its folder.",
+    ),
     LaunchArgument("namespace", "", "Namespace of all nodes and topics but /tf and /estop; a second robot needs one."),
     LaunchArgument(
         "tf_prefix", "", "Begins the names of all frames, of the world as well; empty: NAMESPACE_ in a namespace."
@@ -168,13 +182,13 @@ def _parameters(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     (hand, hand_driver), (arm, arm_driver) = part(given, "hand", HANDS), part(given, "arm", ARMS)
     both = {"bundle": given["bundle"] or shipped_bundle(given["hand"]), "hand": hand_driver, **frame, **clock}
     both["autostart"] = given["autostart"] == "true"
-    place = Path(given["hand"])
-    body = {} if given["hand"] in HANDS else {"hand_body": str(place.parent if place.is_file() else place)}
+    file = None if given["hand"] in HANDS else hand_file(given["hand"])
+    body, limits = ({"hand_body": str(file.parent)}, {"hand_file": str(file)}) if file else ({}, {})
     camera_file = given["camera_file"] or str(config("cameras/sim.yaml"))
     source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
     if simulated and prefix:  # the simulated camera has a frame of each robot
         source["camera_frame"] = f"{prefix}{SIM_CAMERA_FRAME}"
-    modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
+    modes = {name: given[name] == "true" for name in ("dry_run", "shadow")} | {"approach": given["approach"]}
     known = has_kinematics(arm_driver)
     palm = {} if known else {"palm_pose_source": "topic"}
     views = {
@@ -195,7 +209,7 @@ def _parameters(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             "tf_prefix": prefix,
         },
         "perception": {**both, "arm": arm_driver if known else "", **body, "camera_file": camera_file, **source},
-        "grasp": {**both, "arm": arm_driver, "robot": given["robot"], **modes, **palm},
+        "grasp": {**both, "arm": arm_driver, "robot": given["robot"], **limits, **modes, **palm},
         "description": {**views, **frame, **clock},
         "record": {"folder": given["bag"], **topics, **clock},
     }
@@ -248,11 +262,26 @@ def part(given: Mapping[str, str], name: str, known: Mapping[str, tuple[str, str
     if value in known:
         model, in_simulation, real = known[value]
         return model, stated or (in_simulation if simulated else real)
-    if not Path(value.partition(":")[0]).exists():
+    place = Path(value.partition(":")[0])
+    if not place.exists() and value not in _names(f"{name}s"):
         raise ValueError(f"{name}:={value}: choose one of {', '.join(known)}, or give the path of a folder or file")
-    if not (stated or simulated):
-        raise ValueError(f"{name}:={value}: give {name}_driver:=..., the .yaml of its driver on the robot")
-    return value, stated or f"{SIMULATED}{value}"
+    own = (place if place.is_dir() else place.parent) / DRIVER_FILE
+    if not (stated or simulated or own.is_file()):
+        raise ValueError(
+            f"{name}:={value}: give {name}_driver:=..., the .yaml of its driver on the robot, or put it there as "
+            f"{DRIVER_FILE}"
+        )
+    return value, stated or (f"{SIMULATED}{value}" if simulated else str(own.resolve()))
+
+
+def _names(kind: str) -> Sequence[str]:
+    """Return the names of the hands or arms in assets; none where dexgrasp.assets is not installed."""
+    try:
+        from dexgrasp import assets
+
+        return assets.names(kind)
+    except ImportError:
+        return ()
 
 
 def shipped_bundle(hand: str) -> str:

@@ -4,8 +4,9 @@
     source: origin of the values, for instance a manual
     command: {type: float64_array, topic: /c/commands, joints: [driver's names, driver's order], offset_rad: 0.0, ...}
     state:   {topic: /joint_states, names: {contract joint: driver joint}, ...}
+    couplings: {driver motor: {contract joint: ratio, ...}}     a motor that moves several joints
 
-Types of commands: float64_array, joint_trajectory and joint_state of joints; twist and pose of palm or flange.
+Types of commands: topics, actions and plugins of joints (JOINT_TYPES); twist and pose of palm or flange (POSE_TYPES).
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 
 from dexgrasp import configs
@@ -23,12 +25,22 @@ from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros import CONFIG, SIMULATED
 from dexgrasp_ros.drivers.joint_mapping import PerJoint
 
-JOINT_TYPES, POSE_TYPES = ("float64_array", "joint_trajectory", "joint_state"), ("twist", "pose")
+TOPIC_TYPES = ("float64_array", "joint_trajectory", "joint_state")
+"""Types of joint commands that are topics."""
+ACTION_TYPES = ("follow_joint_trajectory", "gripper_command", "parallel_gripper_command")
+"""Types of joint commands that are goals of an action of control_msgs."""
+JOINT_TYPES, POSE_TYPES = (*TOPIC_TYPES, *ACTION_TYPES, "plugin"), ("twist", "pose")
+REACH_PERIODS = 2.0
+"""Time to reach a streamed trajectory point, in control periods; the next point arrives earlier."""
 SIMULATED_TOPICS = {
     "hands": "hand_controller/joint_trajectory",
     "arms": "scaled_joint_trajectory_controller/joint_trajectory",
 }
 """Topics of the simulated robot's joint commands, by kind."""
+MOST_OFFSET_RAD = 10.0
+"""Largest position of a driver's joint at position 0 of the contract [rad]."""
+LEAST_RATIO, MAX_RATIO = 1e-3, 1e3
+"""Range of the magnitude of a ratio of a coupling."""
 Kind = Literal["hands", "arms"]
 Vector3 = tuple[float, float, float]
 Vector4 = tuple[float, float, float, float]
@@ -71,40 +83,68 @@ class FrameCfg:
 class CommandCfg:
     """Commands to the driver."""
 
-    type: Literal["float64_array", "joint_trajectory", "joint_state", "twist", "pose"]
-    """Type of the command messages."""
+    type: Literal[
+        "float64_array",
+        "joint_trajectory",
+        "joint_state",
+        "follow_joint_trajectory",
+        "gripper_command",
+        "parallel_gripper_command",
+        "plugin",
+        "twist",
+        "pose",
+    ]
+    """Type of the command messages, or action of control_msgs, or plugin."""
     topic: str
-    """Topic of the commands."""
+    """Topic of the commands, or name of the action."""
     joints: tuple[str, ...] = ()
     """The driver's names of the joints that have motors, in the driver's order; for joint commands only."""
     sign: Annotated[PerJoint, Bounds(-1, 1)] = 1.0
     """1 or -1, for all or for each of `joints`."""
-    offset_rad: Annotated[PerJoint, Bounds(-10, 10)] = 0.0
-    """Driver's joint position at position 0 of the contract."""
+    offset_rad: Annotated[PerJoint, Bounds(-1e7, 1e7)] = 0.0
+    """Driver's joint position at position 0 of the contract, in the driver's unit; at most 10 times `scale`."""
     scale: Annotated[PerJoint, Bounds(0.0001, 1e6)] = 1.0
     """Driver's units per radian."""
     rate_hz: Annotated[float | None, Bounds(1, 1000)] = None
-    """Rate of joint commands, interpolated over each control period; None: once per control period."""
+    """Rate of joint commands, interpolated over each control period; None: once per control period. Not of actions."""
     frame: FrameCfg | None = None
     """Reference frame; for twist and pose commands."""
     gain_hz: Annotated[float, Bounds(0.01, 20)] = 4.0
     """Speed per remaining distance; for twist commands."""
     qos: QosCfg = field(default_factory=QosCfg)
     """Quality of service of the topic."""
+    max_effort: Annotated[float, Bounds(0, 10_000)] = 0.0
+    """Greatest effort of gripper commands [N or N m]; 0: that of the driver."""
+    plugin: str = ""
+    """For type plugin: entry point of the group dexgrasp_ros.command_writers, or module:Class."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Values for the plugin."""
+
+    def __post_init__(self) -> None:
+        if (self.type == "plugin") != bool(self.plugin):
+            raise ValueError("command.type plugin needs command.plugin, and no other type has one")
+        if self.type in ACTION_TYPES and self.rate_hz:
+            raise ValueError(f"command.type {self.type} takes one goal per control period: remove command.rate_hz")
+        if self.type == "gripper_command" and len(self.joints) != 1:
+            raise ValueError(f"command.type gripper_command has one motor: command.joints names {len(self.joints)}")
+        _check_offset("command", self.offset_rad, self.scale)
+        if twice := sorted({name for name in self.joints if self.joints.count(name) > 1}):
+            raise ValueError(f"command.joints: {twice} are listed more than once")
 
 
 @dataclass(frozen=True)
 @bounded
 class StateCfg:
-    """Joint states from the driver: a JointState with joints matched by name."""
+    """Joint states from the driver: a JointState, or messages of a plugin; joints match by name."""
 
     topic: str
     """Topic of the joint states."""
     names: Mapping[str, str]
     """The driver's name of each joint of the contract; a coupled joint that is not reported is left out."""
     sign: Annotated[PerJoint | None, Bounds(-1, 1)] = None
-    """1 or -1 in the order of `command.joints`, then of coupled joints in `names`; None: as in `command`."""
-    offset_rad: Annotated[PerJoint | None, Bounds(-10, 10)] = None
+    """1 or -1 in the order of those `command.joints` that are reported, then of other joints in `names`; None: as in
+    `command`, and for joints of `couplings` that are reported by their names 1, with offset_rad 0 and scale 1."""
+    offset_rad: Annotated[PerJoint | None, Bounds(-1e7, 1e7)] = None
     """None: as in `command`."""
     scale: Annotated[PerJoint | None, Bounds(0.0001, 1e6)] = None
     """None: as in `command`."""
@@ -114,6 +154,14 @@ class StateCfg:
     """`arrival` for drivers that leave the stamp empty."""
     qos: QosCfg = field(default_factory=lambda: QosCfg(reliability="best_effort", depth=10))
     """Quality of service of the topic; several messages deep, because hand and arm may share it."""
+    plugin: str = ""
+    """Entry point of the group dexgrasp_ros.state_readers, or module:Class; empty: a JointState topic."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Values for the plugin."""
+
+    def __post_init__(self) -> None:
+        if self.offset_rad is not None and self.scale is not None:
+            _check_offset("state", self.offset_rad, self.scale)
 
 
 @dataclass(frozen=True)
@@ -166,6 +214,9 @@ class AdapterCfg:
     file; None with a hand, or with a Cartesian arm whose kinematics are unknown."""
     state: StateCfg | None = None
     """Joint states from the driver; None for an arm with a palm pose topic."""
+    couplings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Motors of `command.joints` that move several joints: motion of the motor per motion of each joint, which add up.
+    Such a motor is read under its own name where `state.names` does not hold all of its joints."""
     base: BaseCfg | None = None
     """Base pose of an arm."""
     status: Mapping[str, StatusCfg] = field(default_factory=dict)
@@ -181,13 +232,62 @@ class AdapterCfg:
             raise ValueError(f"command.type {command.type} needs command.frame, and neither joints nor rate_hz")
         if self.hand and (self.arm or command.type not in JOINT_TYPES):
             raise ValueError("a hand takes joint commands (command.type: " + ", ".join(JOINT_TYPES) + "); remove `arm`")
+        _check_couplings(self.couplings, command)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all values that a joint test depends on, as canonical JSON without names of classes."""
+        """SHA-256 of all values that a joint test depends on, as canonical JSON without names of classes.
+
+        Values that came later count where they are stated: records of earlier versions stay valid.
+        """
         values = configs.as_dict(self)
         tested = {key: values[key] for key in ("command", "state", "hand", "arm", "base")}
+        for part in (values, *filter(None, (values["command"], values["state"]))):
+            for key in _LATER.intersection(part):
+                if part is values and part[key]:
+                    tested[key] = part[key]
+                elif not part[key]:
+                    del part[key]
         return hashlib.sha256(json.dumps(tested, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+_LATER = {"couplings", "max_effort", "plugin", "options"}
+"""Keys without an effect on a driver that does not state them."""
+
+
+def _check_offset(part: str, offset: PerJoint, scale: PerJoint) -> None:
+    """Raise ValueError for an offset of more than MOST_OFFSET_RAD, which is one of another unit than the scale."""
+    if np.ndim(offset) and np.ndim(scale) and len(np.ravel(offset)) != len(np.ravel(scale)):
+        return  # the joint map tells how many are expected
+    if (np.abs(offset) > MOST_OFFSET_RAD * np.asarray(scale)).any():
+        raise ValueError(
+            f"{part}.offset_rad: {offset} is more than {MOST_OFFSET_RAD:g} rad at {part}.scale {scale}; it is in the "
+            "driver's unit, of which scale make one radian"
+        )
+
+
+def _check_couplings(couplings: Mapping[str, Mapping[str, float]], command: CommandCfg) -> None:
+    """Raise ValueError for couplings that name no motor of the command, or from which no motion follows."""
+    if couplings and command.type not in JOINT_TYPES:
+        raise ValueError(f"couplings are of joint commands, not of command.type {command.type}: remove them")
+    for motor, ratios in couplings.items():
+        if motor not in command.joints:
+            raise ValueError(f"couplings: '{motor}' is not in command.joints {list(command.joints)}")
+        if not ratios:
+            raise ValueError(f"couplings.{motor} names no joint: expected joint of the contract: ratio")
+        for joint, ratio in ratios.items():
+            if not np.isfinite(ratio) or not LEAST_RATIO <= abs(ratio) <= MAX_RATIO:
+                raise ValueError(
+                    f"couplings.{motor}.{joint}: the ratio must have a magnitude of {LEAST_RATIO:g} to {MAX_RATIO:g}, "
+                    f"got {ratio}"
+                )
+    joints = sorted({joint for ratios in couplings.values() for joint in ratios})
+    matrix = np.array([[ratios.get(joint, 0.0) for joint in joints] for ratios in couplings.values()])
+    if couplings and np.linalg.matrix_rank(matrix) < len(couplings):
+        raise ValueError(
+            f"couplings: the motions of {list(couplings)} depend on each other, so that the joints do not follow from "
+            "the motors: expected as many independent combinations as motors"
+        )
 
 
 def load(kind: Kind, name: str, namespace: str = "/") -> AdapterCfg:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp_ros.drivers.adapters import JointAdapter
+from dexgrasp_ros.drivers.config import AdapterError
 from dexgrasp_ros.drivers.joint_mapping import JointStateError
 
 Array = NDArray[np.float64]
@@ -15,8 +16,14 @@ class JointStates:
     """Newest joint positions by name of the adapter, for instance `hand` and `arm`."""
 
     def __init__(self, adapters: Mapping[str, JointAdapter], others: bool = False) -> None:
-        """`others`: ignore messages without any joint of the adapters; otherwise they are an error."""
+        """`others`: ignore messages without any joint of the adapters; otherwise they are an error.
+
+        Raises AdapterError for adapters that read one topic in different ways.
+        """
         self._adapters, self._others = dict(adapters), others
+        for one in self._adapters.values():
+            if one.state.plugin != self.topics[one.state.topic].state.plugin:
+                raise AdapterError(f"state.topic {one.state.topic} is read by a plugin and without: name it otherwise")
         self._newest: dict[str, tuple[Array, float]] = {}
 
     @property

@@ -1,4 +1,4 @@
-"""Publishers of hand and arm commands and subscriptions of joint states, per driver description."""
+"""Commands of hand and arm, and their joint states, per driver description."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,26 +7,25 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from numpy.typing import NDArray
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.node import Node
-from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
+from dexgrasp_ros.drivers.action_writer import ActionWriter
 from dexgrasp_ros.drivers.adapters import JointAdapter, JointInterpolator, PoseAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
-from dexgrasp_ros.drivers.config import AdapterCfg, QosCfg
+from dexgrasp_ros.drivers.config import ACTION_TYPES, REACH_PERIODS, AdapterCfg, AdapterError, QosCfg
+from dexgrasp_ros.drivers.plugins import CommandWriter, PluginWriter, StateInput
 
 Array = NDArray[np.float64]
 PREVIEW = "/preview"
 """Prefix of the command topics of a dry run."""
-REACH_PERIODS = 2.0
-"""Time to reach a streamed trajectory point, in control periods; the next point arrives earlier."""
 KINDS: dict[str, type] = {
     "float64_array": Float64MultiArray,
     "joint_trajectory": JointTrajectory,
@@ -52,17 +51,76 @@ def command_topic(cfg: AdapterCfg, preview: bool) -> str:
     return f"{PREVIEW}/{topic.lstrip('/')}" if preview else topic
 
 
+class TopicWriter(CommandWriter):
+    """Publishes commands on a topic; in a lifecycle node only while it is active."""
+
+    def __init__(self, node: Node, cfg: AdapterCfg, preview: bool) -> None:
+        """`preview`: below /preview; there, commands of actions and plugins are JointState."""
+        self._node, self._names = node, cfg.command.joints
+        self._type = cfg.command.type if cfg.command.type in KINDS else "joint_state"
+        topic, qos = command_topic(cfg, preview), qos_profile(cfg.command.qos)
+        make = node.create_lifecycle_publisher if isinstance(node, LifecycleNode) else node.create_publisher
+        self._publisher = make(KINDS[self._type], topic, qos)
+
+    @property
+    def topic(self) -> str:
+        """Return the name of the topic."""
+        return self._publisher.topic_name
+
+    def send(self, values: Array, period_s: float) -> None:
+        """Publish driver values (driver joint,)."""
+        stamp_s = self._node.get_clock().now().nanoseconds * 1e-9
+        self.publish(joint_command(self._type, self._names, values, period_s, stamp_s))
+
+    def publish(self, message: Any) -> None:
+        """Publish a message of the topic's type."""
+        self._publisher.publish(message)
+
+    def acknowledged(self, timeout_s: float) -> bool:
+        """Return whether reliable subscribers have received all messages."""
+        return bool(self._publisher.wait_for_all_acked(Duration(seconds=timeout_s)))
+
+    def not_ready(self) -> str:
+        """Return that others publish on the topic, or that nobody subscribes to it."""
+        node, topic = self._node, self.topic
+        if node.count_publishers(topic) > 1:
+            found = node.get_publishers_info_by_topic(topic)
+            own, names = node.get_fully_qualified_name(), [full_name(info) for info in found]
+            if own in names:
+                names.remove(own)  # once: another node may have the same name
+            return f"others publish on {topic} as well: {', '.join(sorted(names))}; stop them"
+        if not self._publisher.get_subscription_count():
+            return f"nobody subscribes to {topic}: is the driver running?"
+        return ""
+
+    def destroy(self) -> None:
+        """Destroy the publisher."""
+        if isinstance(self._node, LifecycleNode) and isinstance(self._publisher, LifecyclePublisher):
+            self._node.destroy_lifecycle_publisher(self._publisher)
+        else:
+            self._node.destroy_publisher(self._publisher)
+
+
+def joint_writer(node: Node, cfg: AdapterCfg, preview: bool) -> CommandWriter:
+    """Return the writer of a driver's commands; AdapterError for a missing plugin or action."""
+    if not preview and cfg.command.type in ACTION_TYPES:
+        return ActionWriter(node, cfg.command)
+    if not preview and cfg.command.type == "plugin":
+        return PluginWriter(node, cfg.command)
+    return TopicWriter(node, cfg, preview)
+
+
 class JointDriver:
-    """Publishes joint positions; with `command.rate_hz` interpolated on a timer of its own."""
+    """Sends joint positions; with `command.rate_hz` interpolated on a timer of its own."""
 
     def __init__(self, node: Node, adapter: JointAdapter, period_s: float, preview: bool) -> None:
-        self._node, self._adapter, self._command = node, adapter, adapter.cfg.command
-        self._period_s = period_s
-        self.publisher = _publisher(node, adapter.cfg, preview)
-        """Publisher of the commands."""
+        """Raise AdapterError for a plugin or an action that is missing."""
+        self._node, self._adapter, self._period_s = node, adapter, period_s
+        self.writer = joint_writer(node, adapter.cfg, preview)
+        """Writer of the commands."""
         self._interpolator = JointInterpolator(period_s)
-        rate_hz = self._command.rate_hz
-        self._timer = node.create_timer(1.0 / rate_hz, self._publish_interpolated) if rate_hz else None
+        self._rate_hz = rate_hz = adapter.cfg.command.rate_hz
+        self._timer = node.create_timer(1.0 / rate_hz, self._send_interpolated) if rate_hz else None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -71,35 +129,34 @@ class JointDriver:
         self._interpolator = JointInterpolator(self._period_s)
 
     def send(self, joint_target: Array) -> None:
-        """Publish targets (joint,) [rad] of the next control period."""
+        """Send targets (motor,) [rad] of the next control period."""
         if self._timer is None:
-            self._publish(joint_target, self._period_s)
+            self._write(joint_target, self._period_s)
             return
         self._interpolator.set_goal(joint_target, self._now_s())
-        self._publish_interpolated()
+        self._send_interpolated()
         if self._timer.is_canceled():
             self._timer.reset()
 
     def hold(self, joint_target: Array) -> None:
-        """Publish the last command without interpolation, and nothing after it."""
+        """Send the last command without interpolation, and nothing after it."""
         if self._timer is not None:
             self._timer.cancel()
-        self._publish(joint_target, self._period_s)
+        self._write(joint_target, self._period_s)
         self.reset()
 
     def destroy(self) -> None:
-        """Stop sending and destroy the publisher."""
+        """Stop sending and destroy the writer."""
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
-        _destroy(self._node, self.publisher)
+        self.writer.destroy()
 
-    def _publish_interpolated(self) -> None:
-        assert self._command.rate_hz is not None
-        self._publish(self._interpolator.at(self._now_s()), 1.0 / self._command.rate_hz)
+    def _send_interpolated(self) -> None:
+        assert self._rate_hz is not None
+        self._write(self._interpolator.at(self._now_s()), 1.0 / self._rate_hz)
 
-    def _publish(self, joint_target: Array, period_s: float) -> None:
-        values, names = self._adapter.command(joint_target), self._command.joints
-        self.publisher.publish(joint_command(self._command.type, names, values, period_s, self._now_s()))
+    def _write(self, joint_target: Array, period_s: float) -> None:
+        self.writer.send(self._adapter.command(joint_target), period_s)
 
     def _now_s(self) -> float:
         return self._node.get_clock().now().nanoseconds * 1e-9
@@ -111,8 +168,13 @@ class ArmDriver:
     def __init__(self, joints: JointDriver, arm: ArmKinematics) -> None:
         self._joints, self._arm = joints, arm
         self._goal: Array | None = None
-        self.publisher = joints.publisher
-        """Publisher of the commands."""
+        self.writer = joints.writer
+        """Writer of the commands."""
+
+    @property
+    def goal(self) -> Array | None:
+        """Last joint target (joint,) [rad]; None before `reset`."""
+        return self._goal
 
     def reset(self, q_arm: Array | None) -> str:
         """Start the next command from joint positions (joint,) [rad]; return why not, or an empty text."""
@@ -136,7 +198,7 @@ class ArmDriver:
             self._joints.hold(stay)
 
     def destroy(self) -> None:
-        """Stop sending and destroy the publisher."""
+        """Stop sending and destroy the writer."""
         self._joints.destroy()
 
 
@@ -146,8 +208,8 @@ class PoseDriver:
     def __init__(self, node: Node, adapter: PoseAdapter, preview: bool, speed: tuple[float, float]) -> None:
         """`speed`: maximum speed [m/s] and angular speed [rad/s] of a twist."""
         self._node, self._adapter, self._command, self._speed = node, adapter, adapter.cfg.command, speed
-        self.publisher = _publisher(node, adapter.cfg, preview)
-        """Publisher of the commands."""
+        self.writer = TopicWriter(node, adapter.cfg, preview)
+        """Writer of the commands."""
 
     def reset(self, q_arm: Array | None) -> str:
         """Do nothing: Cartesian commands do not depend on earlier ones."""
@@ -173,18 +235,16 @@ class PoseDriver:
 
     def destroy(self) -> None:
         """Stop sending and destroy the publisher."""
-        _destroy(self._node, self.publisher)
+        self.writer.destroy()
 
     def _publish_pose(self, T_world_palm: Pose) -> None:
         pose = self._adapter.pose(T_world_palm)
-        self.publisher.publish(
+        self.writer.publish(
             message_conversions.pose_message(pose.pos_m, pose.quat, self._now_s(), self._adapter.frame_id)
         )
 
     def _publish_twist(self, linear: Array, angular: Array) -> None:
-        self.publisher.publish(
-            message_conversions.twist_message(linear, angular, self._now_s(), self._adapter.frame_id)
-        )
+        self.writer.publish(message_conversions.twist_message(linear, angular, self._now_s(), self._adapter.frame_id))
 
     def _now_s(self) -> float:
         return self._node.get_clock().now().nanoseconds * 1e-9
@@ -201,27 +261,25 @@ def joint_command(kind: str, names: Sequence[str], values: Array, period_s: floa
 
 def subscribe_joint_states(
     node: Node, topics: dict[str, JointAdapter], callback: Callable[[str, Any], None]
-) -> list[Subscription]:
-    """Subscribe to the joint states of each topic; `callback` gets topic and message."""
+) -> list[StateInput]:
+    """Read the joint states of each topic, or by its plugin; `callback` gets topic and JointState.
 
-    def subscribe(topic: str, adapter: JointAdapter) -> Subscription:
-        return node.create_subscription(JointState, topic, partial(callback, topic), qos_profile(adapter.state.qos))
+    Raises AdapterError for a plugin that is missing, after which nothing is read.
+    """
+    made: list[StateInput] = []
+    try:
+        for topic, adapter in topics.items():
+            made.append(StateInput(node, adapter.state, partial(callback, topic), qos_profile(adapter.state.qos)))
+    except AdapterError:
+        for item in made:
+            item.destroy()
+        raise
+    return made
 
-    return [subscribe(topic, adapter) for topic, adapter in topics.items()]
 
-
-def _publisher(node: Node, cfg: AdapterCfg, preview: bool) -> Publisher:
-    """Create the command publisher; that of a lifecycle node publishes only while the node is active."""
-    kind, topic, qos = KINDS[cfg.command.type], command_topic(cfg, preview), qos_profile(cfg.command.qos)
-    make = node.create_lifecycle_publisher if isinstance(node, LifecycleNode) else node.create_publisher
-    return make(kind, topic, qos)
-
-
-def _destroy(node: Node, publisher: Publisher) -> None:
-    if isinstance(node, LifecycleNode) and isinstance(publisher, LifecyclePublisher):
-        node.destroy_lifecycle_publisher(publisher)
-    else:
-        node.destroy_publisher(publisher)
+def full_name(info: Any) -> str:
+    """Return the fully qualified name of the node of a publisher or subscriber."""
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def _limit_norm(vector: Array, length: float) -> Array:

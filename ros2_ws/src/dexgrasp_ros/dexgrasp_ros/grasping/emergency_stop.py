@@ -13,8 +13,8 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from dexgrasp_ros.drivers.publishers import full_name
 from dexgrasp_ros.grasping.attributed_subscription import AttributedSubscription, Publication
-from dexgrasp_ros.grasping.robot_status import full_name
 
 PRESSED = "emergency stop"
 LOST = "emergency stop: messages of {topic} were lost, which may have said true"

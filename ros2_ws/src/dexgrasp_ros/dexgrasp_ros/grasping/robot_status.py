@@ -10,11 +10,11 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
-from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from dexgrasp_ros.drivers.config import AdapterError, StatusCfg
+from dexgrasp_ros.drivers.plugins import CommandWriter
 
 LIST_CONTROLLERS = "controller_manager/list_controllers"
 ASK_S, ANSWER_S = 0.5, 3.0
@@ -24,42 +24,23 @@ ASK_S, ANSWER_S = 0.5, 3.0
 class RobotStatus:
     """Watches states of the drivers, their controllers and the command topics until `destroy`."""
 
-    def __init__(self, node: Node, states: Sequence["WatchedState"], publishers: Sequence[Publisher]) -> None:
-        """`publishers`: of the commands."""
-        self._node, self._publishers = node, publishers
+    def __init__(self, node: Node, states: Sequence["WatchedState"], writers: Mapping[str, CommandWriter]) -> None:
+        """`writers`: of the commands, by topic or name of the action."""
+        self._writers = writers
         self._states = [_StateTopic(node, state) for state in states]
         self._controllers = Controllers(node)
 
     def not_ready(self) -> str:
         """Return why the drivers would not execute commands of this node alone, or an empty text."""
-        reasons = (state.not_ready() for state in self._states)
-        topics = [publisher.topic_name for publisher in self._publishers]
-        return next(filter(None, reasons), "") or self._conflict() or self._controllers.not_ready(topics)
+        reasons = [state.not_ready() for state in self._states]
+        reasons += [writer.not_ready() for writer in self._writers.values()]
+        return next(filter(None, reasons), "") or self._controllers.not_ready(list(self._writers))
 
     def destroy(self) -> None:
         """Unsubscribe."""
         for state in self._states:
             state.destroy()
         self._controllers.destroy()
-
-    def _conflict(self) -> str:
-        """Return which command topic has another publisher or no subscriber."""
-        for publisher in self._publishers:
-            topic = publisher.topic_name
-            if self._node.count_publishers(topic) > 1:
-                found = self._node.get_publishers_info_by_topic(topic)
-                own, names = self._node.get_fully_qualified_name(), [full_name(info) for info in found]
-                if own in names:
-                    names.remove(own)  # once: another node may have the same name
-                return f"others publish on {topic} as well: {', '.join(sorted(names))}; stop them"
-            if not publisher.get_subscription_count():
-                return f"nobody subscribes to {topic}: is the driver running?"
-        return ""
-
-
-def full_name(info: Any) -> str:
-    """Return the fully qualified name of the node of a publisher or subscriber."""
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from dexgrasp_ros.identification.log import HandLog, IdentificationSequence
 from dexgrasp_ros.identification.report import plot_fits, table, warnings, write_parameters
 from dexgrasp_ros.joint_gate import PALM, pass_gate
 from dexgrasp_ros.joint_test.record import check_record, record_path
-from dexgrasp_ros.node_process import acknowledged, run_until_finished
+from dexgrasp_ros.node_process import ACKNOWLEDGED_S, run_until_finished
 from dexgrasp_ros.parameters import declare
 
 Array = NDArray[np.float64]
@@ -101,11 +101,11 @@ class IdentificationNode(Node):
             cfg=cfg.excitation,
             speed_rad_s=cfg.approach_rad_s,
         )
-        adapter = JointAdapter(adapter_cfg, model.motors.joint_names, model.motors.coupled)
+        adapter = JointAdapter(adapter_cfg, model.motors.joint_names, model.motors.coupled, cfg.hand)
         self._gate = make_gate(cfg.model or str(adapter_cfg.hand), cfg.excitation, cfg.stale_s)
         self._states = JointStates({"hand": adapter}, others=True)
         self._driver = JointDriver(self, adapter, 1.0 / cfg.excitation.rate_hz, preview=False)
-        subscribe_joint_states(self, self._states.topics, self._on_joint_state)
+        self._inputs = subscribe_joint_states(self, self._states.topics, self._on_joint_state)
         self._input_error, self._moving, self._waited_s = "", False, 0.0
         self._estop = EmergencyStopTopic(self, cfg.estop_topic, self._finish, required=False, timeout_s=0.0)
         self._timer = self.create_timer(1.0 / cfg.excitation.rate_hz, self._tick)
@@ -119,7 +119,13 @@ class IdentificationNode(Node):
         if joints is not None:
             joints = self._model.motors.positions(joints)
             self._driver.hold(np.clip(joints, self._model.lower, self._model.upper))
-            acknowledged([self._driver.publisher])
+            self._driver.writer.acknowledged(ACKNOWLEDGED_S)
+
+    def destroy_node(self) -> None:
+        """Destroy the driver, which may have a thread, and the node."""
+        if self._driver is not None:
+            self._driver.destroy()
+        super().destroy_node()
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         stamp_s = message_conversions.seconds(message.header.stamp)
@@ -151,8 +157,8 @@ class IdentificationNode(Node):
         missing = ""
         if joints is None or age_s > self.cfg.stale_s:
             missing = f"no joint states on {', '.join(self._states.topics)}. {self._input_error}"
-        elif not self._driver.publisher.get_subscription_count():
-            missing = f"no driver subscribes to {self._driver.publisher.topic_name}"
+        else:
+            missing = self._driver.writer.not_ready()
         if missing:
             if self._waited_s > self.cfg.timeout_s:
                 self._finish(missing)
@@ -177,8 +183,9 @@ class IdentificationNode(Node):
         safe = pass_gate(self._gate, target, joints, stamp_s, now_s)
         self.sequence.record_sent(safe.joint_target)
         self._driver.send(safe.joint_target)
-        if safe.fault:
-            self._finish(f"{safe.fault}. {self._input_error}".rstrip(". "))
+        failures = [safe.fault, self._driver.writer.failure(), *(item.failure for item in self._inputs)]
+        if fault := next(filter(None, failures), ""):
+            self._finish(f"{fault}. {self._input_error}".rstrip(". "))
             return
         if self.sequence.done:
             self._timer.cancel()

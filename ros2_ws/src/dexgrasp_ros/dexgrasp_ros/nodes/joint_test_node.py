@@ -33,7 +33,7 @@ from dexgrasp_ros.grasping.input_checks import outside_joint_range
 from dexgrasp_ros.joint_gate import PALM, pass_gate
 from dexgrasp_ros.joint_test.record import record_path, write_record
 from dexgrasp_ros.joint_test.sequence import JointTest, JointTestCfg, Verdict, as_dicts, table
-from dexgrasp_ros.node_process import acknowledged, run_until_finished
+from dexgrasp_ros.node_process import ACKNOWLEDGED_S, run_until_finished
 from dexgrasp_ros.parameters import declare
 
 Array = NDArray[np.float64]
@@ -92,7 +92,7 @@ class JointTestNode(Node):
                 f"{cfg.hand} is a driver of the hand {self._adapter_cfg.hand}, the bundle is for {hand.name}"
             )
         self._reference = _read_reference(cfg.reference)
-        adapter = JointAdapter(self._adapter_cfg, self._names, hand.coupled)
+        adapter = JointAdapter(self._adapter_cfg, self._names, hand.coupled, cfg.hand)
         self._states, self._input_error = JointStates({"hand": adapter}, others=True), ""
         self._driver = JointDriver(self, adapter, 1.0 / rate_hz, preview=False)
         self._gate = SafetyGate(hand, rate_hz, cfg.safety)
@@ -113,7 +113,7 @@ class JointTestNode(Node):
         """Why the test failed; empty when it has passed."""
         self.finished = False
         """Whether the test has ended and nothing more is sent."""
-        subscribe_joint_states(self, self._states.topics, self._on_joint_state)
+        self._inputs = subscribe_joint_states(self, self._states.topics, self._on_joint_state)
         self._estop = EmergencyStopTopic(self, cfg.estop_topic, self._finish, required=False, timeout_s=0.0)
         self.create_timer(1.0 / rate_hz, self._tick)
 
@@ -123,7 +123,12 @@ class JointTestNode(Node):
         if self._moving and joints is not None:
             self._moving = False
             self._driver.hold(np.clip(self._motors.positions(joints), self._gate.joints.lower, self._gate.joints.upper))
-            acknowledged([self._driver.publisher])
+            self._driver.writer.acknowledged(ACKNOWLEDGED_S)
+
+    def destroy_node(self) -> None:
+        """Destroy the driver, which may have a thread, and the node."""
+        self._driver.destroy()
+        super().destroy_node()
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         try:
@@ -152,9 +157,9 @@ class JointTestNode(Node):
         if joints is None or now_s - stamp_s > self.cfg.safety.joints_timeout_s or self._input_error:
             if self._waited_s > self.cfg.timeout_s:
                 self._finish(f"no joint states on {', '.join(self._states.topics)}. {self._input_error}")
-        elif not self._driver.publisher.get_subscription_count():
+        elif reason := self._driver.writer.not_ready():
             if self._waited_s > self.cfg.timeout_s:
-                self._finish(f"no driver subscribes to {self._driver.publisher.topic_name}")
+                self._finish(reason)
         elif reason := outside_joint_range(joints, self._names, *self._range, OUTSIDE_RAD):
             self._finish(reason)
         else:
@@ -166,12 +171,16 @@ class JointTestNode(Node):
         target, verdict = self.test.step(self._motors.positions(joints))
         safe = pass_gate(self._gate, target, joints, stamp_s, self._now_s())
         self._driver.send(safe.joint_target)
-        if safe.fault:
-            self._finish(f"{safe.fault}. {self._input_error}".rstrip(". "))
+        if fault := safe.fault or self._failure():
+            self._finish(f"{fault}. {self._input_error}".rstrip(". "))
         elif verdict is not None:
             self._report_joint(verdict)
         elif self.test.done:
             self._record_results()
+
+    def _failure(self) -> str:
+        """Return why a command was not executed or a state not read, or an empty text."""
+        return self._driver.writer.failure() or next(filter(None, (item.failure for item in self._inputs)), "")
 
     def _report_joint(self, verdict: Verdict) -> None:
         print(f"{verdict.joint}: {verdict.motion}: {verdict.fault or 'ok'}", flush=True)

@@ -32,7 +32,7 @@ from std_msgs.msg import Float64MultiArray, String
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.clock_watch import clock_missing
-from dexgrasp_ros.drivers.publishers import qos_profile
+from dexgrasp_ros.drivers.publishers import subscribe_joint_states
 from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.node_process import run
@@ -42,9 +42,10 @@ from dexgrasp_ros.perception.config import PerceptionCfg, camera_pose, make_inpu
 from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
-from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
 from dexgrasp_ros.plan_handshake import serve_begin
 from dexgrasp_ros.qos import LATCHED, RELIABLE, SENSOR
+from dexgrasp_ros.recording.decision_topic import decision_log
+from dexgrasp_ros.recording.logged_perception import LoggedPerceptionStateMachine
 from dexgrasp_ros.typed_messages import TypedPublisher, estimate_fields, plan_fields
 
 DONE = TransitionCallbackReturn.SUCCESS
@@ -69,7 +70,7 @@ class PerceptionNode(LifecycleNode):
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
         self._typed_plan = TypedPublisher(self, "GraspPlan", "~/grasp_plan", RELIABLE)
         self._typed_estimate = TypedPublisher(self, "ObjectEstimate", "~/object", RELIABLE)
-        self._marks = LatencyMarks(self)
+        self._marks, self._log = LatencyMarks(self), decision_log(self)
         self._diagnostics_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         if self.cfg.autostart and (self.trigger_configure() != DONE or self.trigger_activate() != DONE):
             raise self._failure
@@ -129,7 +130,8 @@ class PerceptionNode(LifecycleNode):
         if self.cfg != read(self, PerceptionCfg):  # changed since it was configured
             self._configure()
         cfg = self.cfg
-        self._machine, self._joints = PerceptionStateMachine(self._inputs.setup), self._inputs.joints
+        self._machine = LoggedPerceptionStateMachine(self._inputs.setup, self._log.write, cfg)
+        self._joints = self._inputs.joints
         self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
         self._diagnostics = PerceptionDiagnostics(
             cfg.source if cfg.source != "topic" else self.resolve_topic_name(cfg.depth_topic)
@@ -148,9 +150,8 @@ class PerceptionNode(LifecycleNode):
         if cfg.source == "topic":
             self._subscribe(CameraInfo, cfg.camera_info_topic, self._on_camera_info, SENSOR)
             self._subscribe(Image, cfg.depth_topic, self._on_image, SENSOR)
-        for topic, adapter in self._joints.topics.items():
-            qos = qos_profile(adapter.state.qos)
-            self._subscribe(JointState, topic, lambda message, topic=topic: self._on_joint_state(topic, message), qos)
+        for item in subscribe_joint_states(self, self._joints.topics, self._take_joint_state):
+            self._destroy_input.append(item.destroy)
         if not cfg.arm:
             self._subscribe(PoseStamped, cfg.palm_topic, self._on_palm_pose, SENSOR)
         self._subscribe(String, cfg.state_topic, lambda message: self._machine.on_grasp_state(message.data), LATCHED)
@@ -158,7 +159,10 @@ class PerceptionNode(LifecycleNode):
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         """Subscribe to a topic; a message for which the callback raises ValueError is logged and dropped."""
         topic = self.resolve_topic_name(topic)
+        subscription = self.create_subscription(kind, topic, self._guarded(topic, callback), qos)
+        self._destroy_input.append(lambda: self.destroy_subscription(subscription))
 
+    def _guarded(self, topic: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
         def guarded(message: Any) -> None:
             try:
                 callback(message)
@@ -166,8 +170,7 @@ class PerceptionNode(LifecycleNode):
             except ValueError as error:
                 self._refuse(topic, str(error))
 
-        subscription = self.create_subscription(kind, topic, guarded, qos)
-        self._destroy_input.append(lambda: self.destroy_subscription(subscription))
+        return guarded
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._machine.on_camera_info(self._depth_topic.intrinsics(message))
@@ -176,6 +179,9 @@ class PerceptionNode(LifecycleNode):
         received_s = monotonic()
         depth_m, T_world_cam = self._depth_topic.depth(message)
         self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam, received_s)
+
+    def _take_joint_state(self, topic: str, message: JointState) -> None:
+        self._guarded(topic, partial(self._on_joint_state, topic))(message)
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         self._joints.update(topic, m.joints_from_message(message), m.seconds(message.header.stamp), self._now_s())

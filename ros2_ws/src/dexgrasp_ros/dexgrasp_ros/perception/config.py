@@ -117,12 +117,12 @@ def make_inputs(cfg: PerceptionCfg, namespace: str = "/") -> PerceptionInputs:
     if hand.hand != name:
         raise ValueError(f"the bundle {cfg.bundle} is for the hand '{name}', driver '{cfg.hand}' is for '{hand.hand}'")
     body = hand_body(cfg.hand_body or asset(f"hands/{name}", "give hand_body"), contract.hand)
-    adapters = {"hand": JointAdapter(hand, contract.hand.joint_names, contract.hand.coupled)}
+    adapters = {"hand": JointAdapter(hand, contract.hand.joint_names, contract.hand.coupled, cfg.hand)}
     arm = reachable = None
     if cfg.arm:
         driver = config.load("arms", cfg.arm, namespace)
         arm = arm_body(driver, cfg.arm, contract.hand)
-        adapters["arm"] = JointAdapter(driver, arm.joint_names)
+        adapters["arm"] = JointAdapter(driver, arm.joint_names, file=cfg.arm)
         reachable = _reachable(driver, contract) if cfg.check_reachability else None
     T_world_cam = camera_pose(cfg).T_world_cam
     setup = PerceptionSetup(

@@ -14,7 +14,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
-from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterCfg, load
+from dexgrasp_ros.drivers.config import TOPIC_TYPES, AdapterCfg, load
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
 from dexgrasp_ros.grasping.types import Inputs, Output
@@ -99,9 +99,10 @@ class GraspReplay:
             callbacks[topic] = lambda message, time_s, topic=topic: self._on_joint_state(topic, message, time_s)
         for part in self._adapters:
             command = drivers[part].command
-            if command.type not in JOINT_TYPES or command.rate_hz:
+            if command.type not in TOPIC_TYPES or command.rate_hz:
                 self._report.notes.append(
-                    f"{command.topic}: not compared, the driver gets poses or interpolated commands"
+                    f"{command.topic}: not compared, the driver gets poses, interpolated commands, goals or what a "
+                    "plugin makes"
                 )
                 continue
             topic = f"/preview/{command.topic.lstrip('/')}" if cfg.preview else command.topic
@@ -227,4 +228,4 @@ def _targets(adapter: JointAdapter, message: Any) -> Array:
         values = np.array([named[name] for name in command.joints])
     else:
         values = np.array(message.position, float)
-    return adapter.command_map.from_driver(values)
+    return adapter.targets(values)

@@ -34,7 +34,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from dexgrasp_ros import config, message_conversions
+from dexgrasp_ros import SIMULATED, config, hand_file, message_conversions
 from dexgrasp_ros.simulation.latency_parts import NODES
 from dexgrasp_ros.simulation.video import RATE_HZ, VideoFrameState
 
@@ -68,6 +68,18 @@ class Trial:
     reason: str
     """Why the trial failed; empty for a success."""
     wall_s: float
+
+
+def robot_parameters(hand: str, arm: str) -> dict[str, dict[str, Any]]:
+    """Return the parameters, by node, of a hand and an arm given by name, folder or file."""
+    drivers = {"hand": f"{SIMULATED}{hand}", "arm": f"{SIMULATED}{arm}"}
+    file = hand_file(hand)
+    own = {"hand_body": str(file.parent)} if file else {}
+    return {
+        "sim_robot": {"hand": hand, "arm": arm},
+        "perception": drivers | own,
+        "grasp": drivers | ({"hand_file": str(file)} if file else {}),
+    }
 
 
 class ClosedLoop:
@@ -140,7 +152,7 @@ class ClosedLoop:
             self.until(lambda: np.isfinite(self._object_m[0]), "sim_robot", "publishes the object pose", starts=True)
             self._active = False
             self.until(lambda: self._node.count_services("/grasp/change_state"), "grasp", "has started", starts=True)
-            self.transition(Transition.TRANSITION_CONFIGURE)
+            self.transition(Transition.TRANSITION_CONFIGURE, starts=True)
             self.until(lambda: self.state != "", "grasp", "publishes its state")
         except BaseException:
             self.close()
@@ -212,22 +224,25 @@ class ClosedLoop:
         self.until(lambda: self.transition(Transition.TRANSITION_ACTIVATE), "grasp", "is active")
         self._active = True
 
-    def transition(self, number: int) -> bool:
-        """Request a lifecycle transition of the grasp node; return whether it succeeded."""
-        answer = self._call(ChangeState, "/grasp/change_state", ChangeState.Request(transition=Transition(id=number)))
-        return bool(answer.success)
+    def transition(self, number: int, *, starts: bool = False) -> bool:
+        """Request a lifecycle transition of the grasp node; return whether it succeeded.
+
+        `starts`: the time limit is that of a start, for configuration reads policy and arm.
+        """
+        request = ChangeState.Request(transition=Transition(id=number))
+        return bool(self._call(ChangeState, "/grasp/change_state", request, starts=starts).success)
 
     def call(self, service: str) -> Trigger.Response:
         """Call a Trigger service and return its answer."""
         return self._call(Trigger, service, Trigger.Request())
 
-    def _call(self, kind: Any, service: str, request: Any) -> Any:
+    def _call(self, kind: Any, service: str, request: Any, *, starts: bool = False) -> Any:
         client = self._node.create_client(kind, service)
         name = service.split("/")[1]
         try:
-            self.until(client.service_is_ready, name, f"offers {service}")
+            self.until(client.service_is_ready, name, f"offers {service}", starts=starts)
             answer = client.call_async(request)
-            self.until(answer.done, name, f"answers {service}")
+            self.until(answer.done, name, f"answers {service}", starts=starts)
             return answer.result()
         finally:
             self._node.destroy_client(client)

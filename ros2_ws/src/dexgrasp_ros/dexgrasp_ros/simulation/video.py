@@ -1,7 +1,7 @@
 """Renders the video of a closed-loop grasp from joint states and the true pose of the object."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,12 @@ class VideoFrameState:
     caption: str
 
 
-def write_video(path: Path, frames: Sequence[VideoFrameState], name: str) -> None:
-    """Render frames with the object `name` as an MP4 in real time.
+def write_video(path: Path, frames: Sequence[VideoFrameState], cfg: SimRobotCfg) -> None:
+    """Render frames of a simulated robot with its object as an MP4 in real time.
 
     Raises `dexgrasp.sim.rendering.offscreen.RenderUnavailable`.
     """
-    robot = SimRobot(SimRobotCfg(object=name, camera_rate_hz=0.0))
+    robot = SimRobot(replace(cfg, camera_rate_hz=0.0))
     shape = robot.library[robot.object]
     start_s = frames[0].stamp_s
     with VideoRecorder(path, RATE_HZ, (shape.vertices, shape.faces)) as recorder:
