@@ -39,7 +39,7 @@ STYLE_SHARES = (0.0, 0.5, 1.0)
 """Grasp styles of the candidates: 0 pinch grasp, 1 power grasp."""
 SCORED_POINTS = 64
 """Number of points that scores use: the first of each cloud, which is in farthest-point order."""
-REACH_TRIES = 6
+REACH_TRIES = 20
 """Most candidates of an environment whose reachability is checked, best first."""
 OpenHandKeypoints = Callable[[Tensor], Tensor]
 """Returns keypoints (env, keypoint, 3), palm frame, at joint positions (env, joint); the first is the wrist."""

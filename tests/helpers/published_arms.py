@@ -18,6 +18,10 @@ class PublishedArm:
     rows: tuple
     speed_rad_s: tuple
     flange_m: float
+    base_m: tuple
+    """Place of the base in the world, found by ArmSpec."""
+    home: tuple
+    """Home position [rad] for an Allegro hand, found by ArmSpec."""
 
 
 ARMS = {
@@ -33,6 +37,8 @@ ARMS = {
         ),
         speed_rad_s=(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26),
         flange_m=0.107,
+        base_m=(-0.589, 0.0, 0.0),
+        home=(-0.1253, 0.6899, 0.8264, -1.814, 0.9676, 1.6039, 0.9212),
     ),
     "xarm7": PublishedArm(
         rows=(
@@ -46,6 +52,8 @@ ARMS = {
         ),
         speed_rad_s=(3.14,) * 7,
         flange_m=0.0,
+        base_m=(-0.449, 0.0, 0.0),
+        home=(-1.5582, 0.3298, 0.4637, 1.1396, 1.1607, 1.8108, 0.8252),
     ),
 }
 
@@ -101,12 +109,14 @@ def words(values):
 
 
 def write(folder, name):
-    """Write the folder of an arm, arm.yaml and MJCF; return the folder."""
-    place = folder / name
+    """Write arm.yaml and MJCF into a folder of their own; place and home are stated, whose search is slow."""
+    arm, place = ARMS[name], folder / name
     place.mkdir(parents=True, exist_ok=True)
     (place / f"{name}.xml").write_text(mjcf(name))
     rows = "".join(
-        f"  {name}_joint{i}: {{speed_limit: {speed}}}\n" for i, speed in enumerate(ARMS[name].speed_rad_s, 1)
+        f"  {name}_joint{i}: {{speed_limit: {speed}, home: {home}}}\n"
+        for i, (speed, home) in enumerate(zip(arm.speed_rad_s, arm.home, strict=True), 1)
     )
-    (place / "arm.yaml").write_text(f"name: {name}\nmodel: {name}.xml\njoints:\n{rows}")
+    base = f"place: {{pos_w: {list(arm.base_m)}, yaw_rad: 0.0}}"
+    (place / "arm.yaml").write_text(f"name: {name}\nmodel: {name}.xml\n{base}\njoints:\n{rows}")
     return place

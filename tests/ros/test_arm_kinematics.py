@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
@@ -10,8 +11,9 @@ from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.drivers import config
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
+from dexgrasp_ros.grasping.scripted_motions import MotionCfg, ScriptedMotion, approach
 from dexgrasp_ros.perception.config import arm_body
-from tests.helpers import arms
+from tests.helpers import arms, published_arms
 
 STEP_S = 0.05
 
@@ -101,3 +103,35 @@ def test_an_arm_by_its_file_is_driven_and_removed_from_the_image_where_its_drive
     tip = arms.flange(q)[:3, 3] + [-0.6, 0, 0.05]
     np.testing.assert_allclose(pos, tip, atol=1e-6)
     assert body.capsules(torch.tensor(q)).contain(tip[:, None].astype(np.float32), 0.1).all()
+
+
+@pytest.mark.parametrize("name", list(published_arms.ARMS))
+def test_a_published_arm_has_its_flange_where_its_table_says(name, hand, tmp_path):
+    arm = ArmKinematics(str(published_arms.write(tmp_path, name)), hand, STEP_S)
+    rng, base = np.random.default_rng(0), np.array(published_arms.ARMS[name].base_m)
+    for q in arm.home + rng.uniform(-0.3, 0.3, (5, 7)):
+        pose = published_arms.flange(name, q)
+        palm = pose[:3, 3] + pose[:3, :3] @ np.array(hand.palm_pos_b) + base
+        np.testing.assert_allclose(arm.palm(q).pos_m, palm, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_pose_behind_a_joint_limit_is_not_reached_from_home(hand, tmp_path):
+    """Poses that are reached are those to which the arm gets along the scripted way, in steps of a control period."""
+    arm = ArmKinematics(str(published_arms.write(tmp_path, "fr3")), hand, STEP_S)
+    rng, agree = np.random.default_rng(1), []
+    for _ in range(20):
+        turn = arm.palm(arm.home).quat
+        spin = Rotation.from_rotvec([0.0, 0.0, rng.uniform(-np.pi, np.pi)]) * Rotation.from_quat(np.roll(turn, -1))
+        goal = Pose(rng.uniform([-0.1, -0.1, 0.15], [0.1, 0.1, 0.3]), np.roll(spin.as_quat(), 1))
+        q, motion = arm.home.copy(), MotionCfg()
+        palm, fingers = arm.palm(q), np.zeros(16)
+        way = ScriptedMotion(approach(palm, goal, fingers, motion.transit_height_m), palm, fingers, motion, 0.05)
+        for _ in range(600):
+            q = arm.step_towards(q, way.step(arm.palm(q), fingers)[0])
+            if way.done:
+                break
+        agree.append((arm.reaches(goal), way.done))
+    assert {True, False} == {done for _, done in agree}
+    assert all(done for found, done in agree if found)  # none is promised in vain
+    assert sum(found for found, _ in agree) >= 0.8 * sum(done for _, done in agree)

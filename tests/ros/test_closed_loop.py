@@ -12,7 +12,8 @@ pytest.importorskip("rclpy")
 from dexgrasp import assets, configs
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
-from dexgrasp_ros.simulation.closed_loop import ClosedLoop, NotAnsweredError
+from dexgrasp_ros.simulation.closed_loop import ClosedLoop, NotAnsweredError, robot_parameters
+from tests.helpers import published_arms
 from tests.helpers.ros import domain
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -42,6 +43,15 @@ def test_the_loop_picks_up_as_many_objects_as_the_simulation_in_one_process(tmp_
     inside = evaluate(configs.load(EvaluateCfg, "evaluate", words))["success_rate"]
     assert rate >= 0.8, report
     assert rate >= inside - 0.1, f"{rate:.2f} over ROS, {inside:.2f} in one process\n{report}"
+
+
+@pytest.mark.parametrize("name", list(published_arms.ARMS))
+def test_an_arm_by_its_folder_grasps(tmp_path, name):
+    """Franka FR3 and UFACTORY xArm7, from their kinematic tables, with the policy of the UR5e."""
+    nodes = robot_parameters("allegro", str(published_arms.write(tmp_path, name)))
+    with ClosedLoop(BUNDLE, tmp_path, **nodes) as loop:
+        trials = [loop.grasp(thing) for thing in objects(10)]
+    assert sum(trial.success for trial in trials) >= 8, "\n".join(map(str, trials))
 
 
 def test_a_node_that_starts_late_or_ends_is_told_with_the_place_of_its_log(tmp_path):

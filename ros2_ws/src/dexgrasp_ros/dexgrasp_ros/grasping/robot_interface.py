@@ -84,7 +84,7 @@ class RobotInterface:
             self._made = made.pop_all()
 
     def not_ready(self) -> str:
-        """Return why the drivers would not execute commands, or an empty text; for a dry run, of its inputs alone."""
+        """Return why drivers would not execute commands, else an empty text; dry run: inputs alone."""
         return self.failure() or ("" if self.status is None else self.status.not_ready())
 
     def failure(self) -> str:
