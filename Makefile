@@ -34,6 +34,7 @@ help:
 	@echo "make clean   remove the virtual environment and caches"
 
 setup: $(READY)
+	@echo "ready: $$($(VENV)/bin/dexgrasp --version); next: source $(VENV)/bin/activate && dexgrasp demo"
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
 DOWNLOADS := sed -En -u '/^ *Downloading/p; s/^(Installing collected packages).*/\1 (a minute)/p'
@@ -76,7 +77,7 @@ train: $(BASE)
 	$(VENV)/bin/dexgrasp export policy=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-regression: $(READY)
 	@$(VENV)/bin/python -m pytest -m regression $(ARGS)
@@ -89,10 +90,10 @@ SLOW := tests/policies/test_ppo.py tests/policies/test_train.py tests/policies/t
 	tests/policies/test_output.py
 
 test-slow: $(READY)
-	@$(VENV)/bin/python -m pytest -n $(JOBS) -m slow $(SLOW) $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m slow $(SLOW) $(ARGS)
 
 test-docs: $(READY)
-	@$(VENV)/bin/python -m pytest -n $(JOBS) -m slow tests/docs $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m slow tests/docs $(ARGS)
 
 test-mutants: $(READY)
 	@$(VENV)/bin/python tests/mutation/run.py $(ARGS)

@@ -77,6 +77,10 @@ RENAMED_VALUES = {
 }
 """New dotted key -> old value -> new value; used where the key takes the new value and refuses the old one."""
 
+FORMER_DEFAULTS = {"task.scripted_grasp.keypoint_floor_m": (0.0105, None, "keypoint_floor_fingers")}
+"""Dotted key -> former default, present default, and the key beside it that came with the latter. A saved section with
+all keys but that one has the former default, whose meaning is that of the present one."""
+
 RENAMED_GROUPS = {"view": "camera", "randomize": "randomization", "stage": "recipe"}
 """Old group -> new group."""
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from dexgrasp.configs.renamed_keys import RENAMED_KEYS, RENAMED_VALUES
+from dexgrasp.configs.renamed_keys import FORMER_DEFAULTS, RENAMED_KEYS, RENAMED_VALUES
 from dexgrasp.utils.bounds import OutOfBoundsError
 from dexgrasp.utils.readers import DamagedFileError, parse_yaml
 from dexgrasp.utils.text import comma_separated, did_you_mean, nearest_names, shown
@@ -152,9 +152,25 @@ def upgrade(schema: type, tree: Mapping[str, Any], name: str) -> dict[str, Any]:
             renamed.append(f"{key}={value} -> {key}={new_value}")
         taken.add(new_key)
         put(found, new_key, new_value)
+    _renew_defaults(schema, found)
     if renamed:
         log.info("%s: keys of an earlier version: %s", name, comma_separated(renamed))
     return found
+
+
+def _renew_defaults(schema: type, tree: dict[str, Any]) -> None:
+    """Replace former defaults in sections that an earlier version has saved as a whole."""
+    for key, (former, present, later) in FORMER_DEFAULTS.items():
+        *sections, name = key.split(".")
+        for path in (sections, sections[1:]):  # of a command, of a task
+            level, values = schema, tree
+            for section in path:
+                level = nested(fields(level).get(section, object)) if dataclasses.is_dataclass(level) else object
+                values = values.get(section) if isinstance(values, dict) else None
+            if not dataclasses.is_dataclass(level) or not isinstance(values, dict):
+                continue
+            if values.get(name) == former and later not in values:
+                values[name] = present
 
 
 def current_name(schema: type, key: str, value: Any) -> tuple[str, Any]:

@@ -16,7 +16,8 @@ Heavy modules are imported when a function is called.
     physics         preset of configs/physics: reference, balanced (default of training), turbo
     task            preset of configs/task: grasp, paper
     randomization   preset of configs/randomization: off, train, paper
-    camera          preset of configs/camera: first_frame, published, d435, d435_tracked, d435_latest
+    camera          preset of configs/camera: first_frame, published, d435, d435_tracked, d435_latest,
+                    d435_frozen
     disturbance     none, shift3, shift5, force, heavy, slippery
     mount           carrier of the hand: floating, ur5e, or the folder, arm.yaml, MJCF or URDF of an arm
     side            right or left

@@ -130,23 +130,27 @@ class Run:
 
     def close(self) -> None:
         """Close the log file, and give the folder free."""
-        _release(self._early)
-        if self._handler is not None:
-            log.removeHandler(self._handler)
-            self._handler.close()
-        self._held.close()
+        self.__exit__(None, None, None)
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is KeyboardInterrupt:
-            self._note("interrupted")
-        elif error is not None:
-            self._note(f"failed: {type(error).__name__}: {error}")
-        if self._is_new and isinstance(error, (ValueError, ImportError)):
-            self._remove_record()
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                self._note("interrupted")
+            elif error is not None:
+                self._note(f"failed: {type(error).__name__}: {error}")
+            if self._is_new and isinstance(error, (ValueError, ImportError)):
+                self._remove_record()
+            _release(self._early)
+            if self._handler is not None:
+                log.removeHandler(self._handler)
+                self._handler.close()
+        finally:
+            self._held.__exit__(kind, error, trace)  # without them an error in it would hide an interruption
 
     def _remove_record(self) -> None:
         """Remove the files of `record`, unless the folder holds a result: a refused command leaves nothing."""
@@ -223,6 +227,10 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+SWEEP_JSON = "sweep.json"
+"""File of a folder that `-m` writes: the jobs of the sweep, each a folder beside it."""
+
+
 def kind_of_run(class_name: str) -> str:
     """Return the kind of a run in run.json: "evaluate" for the configuration class "EvaluateCfg"."""
     return class_name.removesuffix("Cfg").lower() or "run"
@@ -251,6 +259,27 @@ def read_facts(path: Path) -> dict[str, Any]:
     if wrong := [str(text)[:60] for text in texts if not isinstance(text, str)]:
         raise DamagedFileError(file, RUN_JSON, f"expected a text, got {wrong[0]}")
     return facts
+
+
+def evaluations(names: Sequence[str]) -> list[Path]:
+    """Return run directories of evaluations by name; the folder of a sweep stands for its finished jobs.
+
+    The file sweep.json, which `SWEEP/*` matches, is left out. Raises ValueError for a sweep without a finished job.
+    """
+    found: list[Path] = []
+    for path in map(Path, names):
+        if path.is_file() and path.name == SWEEP_JSON and len(names) > 1:
+            continue
+        if not (path / SWEEP_JSON).is_file():
+            found.append(path)
+            continue
+        with reading(path / SWEEP_JSON, SWEEP_JSON):
+            jobs = read_json_object(path / SWEEP_JSON)["jobs"]
+            done = [path / job["name"] for job in jobs if job["status"] == "done"]
+        if not done:
+            raise ValueError(f"{path} is a sweep without a finished job: give its command again, which runs them")
+        found += done
+    return found
 
 
 def check_evaluation(path: Path) -> None:

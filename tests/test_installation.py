@@ -43,6 +43,7 @@ def test_the_demo_installs_what_the_commands_need_and_the_tests_add_the_rest(clo
     assert planned(clone, "test").count("pip install") == 1
     (clone / ".venv/.ready").touch()
     assert "pip install" not in planned(clone, "demo", "test", "setup")
+    assert planned(clone, "setup").count("ready: ") == 1  # also where nothing is left to install
     os.utime(clone / "pyproject.toml")  # another extra: both steps again
     assert planned(clone, "test").count("pip install") == 2
 

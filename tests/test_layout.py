@@ -9,7 +9,6 @@ from collections import defaultdict
 from itertools import chain, pairwise
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +39,7 @@ DOORS = {
     "mujoco_warp": ("sim/engine/warp",),
     "omegaconf": ("configs/",),
     "onnxruntime": ("policies/deploy/policy.py",),
+    "open3d": ("perception/scanning/open3d_import.py",),
     "pyarrow": ("policies/evaluation/",),
     "pyrealsense2": ("perception/cameras/realsense.py",),
     "ray": ("policies/evaluation/ray_backend.py",),
@@ -230,26 +230,32 @@ def test_the_search_for_circles_finds_one():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
-@pytest.mark.parametrize("folder", sorted({folder_of(file) for file in TREES}))
-def test_a_folder_imports_only_the_folders_of_the_table(folder):
-    assert folder in MAY_IMPORT, f"{folder} is not in tests/import_table.yaml"
-    used = {
-        folder_of(MODULES[target])
-        for name, file in MODULES.items()
-        if folder_of(file) == folder
-        for target in GRAPH[name]
-    }
-    wrong = used - {*MAY_IMPORT[folder]} - OPEN - {folder}
-    assert not wrong, f"{folder} imports {sorted(wrong)}; it may import {sorted({*MAY_IMPORT[folder]} | OPEN)}"
+def used_folders():
+    """Return folder -> folders that its files import, its own among them."""
+    used = defaultdict(set)
+    for name, file in MODULES.items():
+        used[folder_of(file)] |= {folder_of(MODULES[target]) for target in GRAPH[name]}
+    return used
+
+
+def test_a_folder_imports_only_the_folders_of_the_table():
+    folders = sorted({folder_of(file) for file in TREES})
+    missing = [folder for folder in folders if folder not in MAY_IMPORT]
+    assert not missing, f"not in tests/import_table.yaml: {missing}"
+    used = used_folders()
+    wrong = [
+        f"{folder} imports {sorted(others)}; it may import {sorted({*MAY_IMPORT[folder]} | OPEN)}"
+        for folder in folders
+        if (others := used[folder] - {*MAY_IMPORT[folder]} - OPEN - {folder})
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_import_table_has_one_direction_and_no_idle_entry():
     order = list(MAY_IMPORT)
     upward = [(a, b) for a in order for b in MAY_IMPORT[a] if order.index(b) > order.index(a)]
     assert not upward, f"a folder may import only folders above its line in tests/import_table.yaml: {upward}"
-    used = defaultdict(set)
-    for name, file in MODULES.items():
-        used[folder_of(file)] |= {folder_of(MODULES[target]) for target in GRAPH[name]}
+    used = used_folders()
     assert not {a: idle for a in order if (idle := {*MAY_IMPORT[a]} - used[a])}, (
         "allowed in tests/import_table.yaml, but not imported"
     )
@@ -272,16 +278,18 @@ def test_a_public_class_name_exists_once():
     assert not {name: files for name, files in places.items() if len(files) > 1}
 
 
-@pytest.mark.parametrize("file", TREES)
-def test_a_heavy_dependency_is_imported_behind_its_door_only(file):
-    for name in {name.split(".")[0] for name in imported_modules(TREES[file])} & set(DOORS):
-        doors = DOORS[name]
-        assert file.startswith(doors), f"{file} imports {name}; its doors: {', '.join(doors)}"
+def test_a_heavy_dependency_is_imported_behind_its_door_only():
+    wrong = [
+        f"{file} imports {name}; its doors: {', '.join(DOORS[name])}"
+        for file, tree in TREES.items()
+        for name in sorted({name.split(".")[0] for name in imported_modules(tree)} & set(DOORS))
+        if not file.startswith(DOORS[name])
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("file", [file for file in TREES if file.startswith("policies/deploy/")])
-def test_what_runs_on_a_robot_imports_little(file):
-    """Follow the imports that are executed when the module is imported: not those in functions."""
+def foreign_packages(file):
+    """Return the third-party packages that importing a module executes imports of: not those in functions."""
     seen, todo = set(), [module_of(file)]
     while todo:  # through our own modules and the packages that hold them
         name = todo.pop()
@@ -289,13 +297,19 @@ def test_what_runs_on_a_robot_imports_little(file):
             seen.add(name)
             todo += [t for t in eager_imports(name) if t in MODULES]
             todo += [*(name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1))]
-    heavy = {
-        target.split(".")[0]
-        for name in seen
-        for target in eager_imports(name)
-        if target.split(".")[0] not in (*sys.stdlib_module_names, "dexgrasp")
-    }
-    assert heavy <= ROBOT, f"{file} needs {sorted(heavy - ROBOT)} beside {sorted(ROBOT)}"
+    known = {*sys.stdlib_module_names, "dexgrasp"}
+    return {target.split(".")[0] for name in seen for target in eager_imports(name)} - known
+
+
+def test_what_runs_on_a_robot_imports_little():
+    deployed = [file for file in TREES if file.startswith("policies/deploy/")]
+    assert deployed
+    wrong = [
+        f"{file} needs {sorted(heavy)} beside {sorted(ROBOT)}"
+        for file in deployed
+        if (heavy := foreign_packages(file) - ROBOT)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_file_imports_a_top_level_folder_by_its_bare_name():
@@ -357,16 +371,15 @@ def test_the_docstring_of_a_field_stands_alone():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("file", TREES)
-def test_strings_at_module_level_are_its_docstring_and_those_of_constants(file):
+def test_strings_at_module_level_are_its_docstring_and_those_of_constants():
     """A second title halfway down is a module that should be two, or was."""
-    body = TREES[file].body
     wrong = [
-        node.lineno
-        for before, node in pairwise(body)
+        f"{file}:{node.lineno}: a string that documents nothing"
+        for file, tree in TREES.items()
+        for before, node in pairwise(tree.body)
         if is_text(node) and not isinstance(before, (ast.Assign, ast.AnnAssign))
     ]
-    assert not wrong, f"{file}: a string in line {wrong} documents nothing"
+    assert not wrong, "\n".join(wrong)
 
 
 def is_text(node):
@@ -407,10 +420,9 @@ def positional_calls(tree):
             yield name, node.lineno
 
 
-@pytest.mark.parametrize("file", TREES)
-def test_more_than_three_fields_of_a_dataclass_go_by_keyword(file):
+def test_more_than_three_fields_of_a_dataclass_go_by_keyword():
     """A field that is added in the middle would else be a silent error."""
-    wrong = [f"{file}:{line}: {name}" for name, line in positional_calls(TREES[file])]
+    wrong = [f"{file}:{line}: {name}" for file, tree in TREES.items() for name, line in positional_calls(tree)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -420,13 +432,23 @@ def test_the_search_for_positional_fields_finds_them():
     assert not list(positional_calls(ast.parse("from elsewhere import Term\nTerm(*row)")))
 
 
-@pytest.mark.parametrize("path", tracked(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_file_names_a_machine_or_a_package_host(path):
-    text = path.read_text(encoding="utf-8")
-    folders = re.findall(r"(?<![\w.}])/(?:home|root|work|Users|mnt)/[\w.]+", text)
-    assert not folders, f"absolute paths of one machine: {folders}"
-    hosts = re.findall(r"(?:pypi|pythonhosted|download\.pytorch)\.org|(?:extra-)?index-url|find-links", text)
-    assert not [host for host in hosts if path != Path(__file__).resolve()], f"package hosts: {hosts}"
+def test_no_file_names_a_machine_or_a_package_host():
+    folder = re.compile(r"(?<![\w.}])/(?:home|root|work|Users|mnt)/[\w.]+")
+    host = re.compile(r"(?:pypi|pythonhosted|download\.pytorch)\.org|(?:extra-)?index-url|find-links")
+    wrong = []
+    for path in tracked():
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT)
+        wrong += [f"{name}: absolute path of one machine: {found}" for found in folder.findall(text)]
+        if path != Path(__file__).resolve():
+            wrong += [f"{name}: package host: {found}" for found in host.findall(text)]
+    assert not wrong, "\n".join(wrong)
+
+
+def is_replace(function):
+    """Return whether a call's function is written `replace` or `dataclasses.replace`."""
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return (function.value.id, function.attr) == ("dataclasses", "replace")
+    return isinstance(function, ast.Name) and function.id == "replace"
 
 
 def test_replace_names_fields_that_exist():
@@ -444,7 +466,7 @@ def test_replace_names_fields_that_exist():
         (f"{path.relative_to(ROOT)}:{node.lineno}", word.arg)
         for path, tree in trees.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("replace", "dataclasses.replace")
+        if isinstance(node, ast.Call) and is_replace(node.func)
         for word in node.keywords
         if word.arg
     ]

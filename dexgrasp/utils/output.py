@@ -40,6 +40,8 @@ WORDS_OF_KIND = {
     "printboard": "calibrate board",
     "calibratecamera": "calibrate camera",
     "comparelibrary": "objects compare",
+    "publicbenchmark": "benchmark",
+    "validatebenchmark": "benchmark validate",
     "newhand": "hands new",
     "checkhand": "hands check",
     "tunehand": "hands tune",

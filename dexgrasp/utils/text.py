@@ -7,9 +7,11 @@ import reprlib
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
+from pathlib import Path
 
 SIMILARITY = 0.7
 """Least similarity, 0 to 1, of a name that is suggested: a transposition or a missing letter lies above it."""
@@ -44,6 +46,17 @@ def did_you_mean(word: str, known: Iterable[object], most: int = 1) -> str:
     """Return " Did you mean 'x'?" with the known names nearest to `word`; empty where none is like it."""
     near = nearest_names(word, known, most)
     return f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, from the clone or from the package index."""
+    in_clone = (Path(__file__).resolve().parents[2] / "constraints.txt").is_file()
+    return f"pip install -e '.[{extra}]' -c constraints.txt" if in_clone else f"pip install 'dexgrasp[{extra}]'"
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, in order."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def comma_separated(words: Iterable[object]) -> str:

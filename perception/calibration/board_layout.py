@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.text import install_command
 
 NEAR = 0.12
 """Distance between a marker corner in the image and in the layout below which it fits [squares]."""
@@ -172,5 +173,5 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise ImportError(f"calibration needs OpenCV: pip install 'dexgrasp[calibrate]' ({error})") from error
+        raise ImportError(f"calibration needs OpenCV: {install_command('calibrate')} ({error})") from error
     return cv2

@@ -39,33 +39,59 @@ class BoardDetection:
     """(4, 4) board to camera, from this image alone."""
 
 
+@dataclass(frozen=True)
+class CoveredBoard:
+    """Pose of a board that things hide in part, from its inner corners and the corners of its markers."""
+
+    T_cam_board: NDArray[np.float64]
+    """(4, 4) board to camera."""
+    pixels: NDArray[np.float64]
+    """(n, 2) = (column, row) of the corners that were found."""
+    depth_m: NDArray[np.float64]
+    """(n,) distance of these corners along the camera's axis, by the pose."""
+    residual_px: float
+    """Root mean square of the reprojection errors."""
+
+
 def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> BoardDetection:
     """Detect the board in an image, (rows, columns) or (rows, columns, 3 RGB).
 
     Raises BoardLayoutError for another board, ValueError if too few corners, or only one line of them, are visible.
     """
-    cv2 = opencv()
-    if image.shape[:2] != (camera.height, camera.width):
-        expected = (camera.height, camera.width)
-        raise ValueError(f"{name}: the image is {image.shape[:2]} pixels, the camera says {expected}")
-    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    corners, ids, markers, marker_ids = cv2.aruco.CharucoDetector(opencv_board(board)).detectBoard(gray)
-    numbers = np.zeros(0, np.int32) if marker_ids is None else np.asarray(marker_ids, np.int32).ravel()
-    seen = len(numbers)
-    if seen >= MIN_MARKERS and (misfit := layout_misfit(board, np.reshape(markers, (seen, 4, 2)), numbers)):
-        raise BoardLayoutError(f"{name}: {misfit}")
-    found = 0 if ids is None else len(ids)
-    if ids is None or found < MIN_CORNERS:
+    found = _detect(board, image, camera, name)
+    if len(found.ids) < MIN_CORNERS:
         raise ValueError(
-            f"{name}: {found} corners and {seen} markers of the board found, {MIN_CORNERS} corners are needed; "
-            "check light, sharpness, and that the board is the one described (squares, dictionary)"
+            f"{name}: {len(found.ids)} corners and {len(found.marker_ids)} markers of the board found, {MIN_CORNERS} "
+            "corners are needed; check light, sharpness, and that the board is the one described (squares, dictionary)"
         )
-    number = ids.reshape(-1).astype(np.int64)
-    rays = camera.rays_at(corners.reshape(-1, 2))
+    number, rays = found.ids, camera.rays_at(found.corners)
     try:
         return BoardDetection(name=name, ids=number, rays=rays, T_cam_board=board_pose(board, number, rays))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def find_covered_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> CoveredBoard:
+    """Find a board on which things stand, in an image (rows, columns) or (rows, columns, 3 RGB).
+
+    Raises BoardLayoutError for another board, ValueError where fewer than MIN_MARKERS markers are visible.
+    """
+    found = _detect(board, image, camera, name)
+    if len(found.marker_ids) < MIN_MARKERS:
+        raise ValueError(
+            f"{name}: {len(found.marker_ids)} markers of the board found, {MIN_MARKERS} are needed; check light, "
+            "sharpness, that the board is the one described, and that the thing does not hide it"
+        )
+    layout = opencv_board(board)
+    places = dict(zip(layout.getIds().ravel().tolist(), layout.getObjPoints(), strict=True))
+    known = [i for i, number in enumerate(found.marker_ids.tolist()) if number in places]
+    of_markers = [np.asarray(places[int(found.marker_ids[i])], float) for i in known]
+    points = np.concatenate([board.corners_m()[found.ids], *of_markers])
+    pixels = np.concatenate([found.corners, *found.markers[known]])
+    T = _plane_pose(points, camera.rays_at(pixels), f"{name}: the markers")
+    points_c = points @ T[:3, :3].T + T[:3, 3]
+    residual_px = np.sqrt(((camera.project(points_c) - pixels) ** 2).sum(-1).mean())
+    return CoveredBoard(T_cam_board=T, pixels=pixels, depth_m=points_c[:, 2], residual_px=float(residual_px))
 
 
 def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -73,15 +99,51 @@ def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64
 
     Raises ValueError where the corners lie in one line or give no pose.
     """
+    return _plane_pose(board.corners_m()[ids], rays, f"corners {ids.tolist()}")
+
+
+@dataclass(frozen=True)
+class _Corners:
+    """Corners [pixel] and markers that OpenCV finds in an image."""
+
+    corners: NDArray[np.float64]
+    """(n, 2) inner corners."""
+    ids: NDArray[np.int64]
+    markers: NDArray[np.float64]
+    """(m, 4, 2)"""
+    marker_ids: NDArray[np.int32]
+
+
+def _detect(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> _Corners:
+    """Return corners and markers. Raises BoardLayoutError for markers in the places of another board."""
+    cv2 = opencv()
+    if image.shape[:2] != (camera.height, camera.width):
+        expected = (camera.height, camera.width)
+        raise ValueError(f"{name}: the image is {image.shape[:2]} pixels, the camera says {expected}")
+    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    corners, ids, markers, marker_ids = cv2.aruco.CharucoDetector(opencv_board(board)).detectBoard(gray)
+    numbers = np.zeros(0, np.int32) if marker_ids is None else np.asarray(marker_ids, np.int32).ravel()
+    places = np.reshape(markers if len(numbers) else [], (len(numbers), 4, 2)).astype(np.float32)
+    if len(numbers) >= MIN_MARKERS and (misfit := layout_misfit(board, places, numbers)):
+        raise BoardLayoutError(f"{name}: {misfit}")
+    return _Corners(
+        corners=np.reshape([] if ids is None else corners, (-1, 2)).astype(float),
+        ids=np.reshape([] if ids is None else ids, -1).astype(np.int64),
+        markers=places.astype(float),
+        marker_ids=numbers,
+    )
+
+
+def _plane_pose(points: NDArray[np.float64], rays: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+    """Return the pose (4, 4), board to camera, from points (n, 3) of the board on rays (n, 2) at unit depth."""
     cv2 = opencv()
     camera = np.diag([UNIT, UNIT, 1.0])
-    points = board.corners_m()[ids]
     if np.linalg.matrix_rank(points - points[0]) < 2:  # OpenCV returns some pose
-        raise ValueError(f"corners {ids.tolist()} lie in one line, which gives no pose of the board")
+        raise ValueError(f"{what} lie in one line, which gives no pose of the board")
     # Of the two poses that a plane seen from afar allows, this method returns both and the better one comes first.
     done, turns, moves, _ = cv2.solvePnPGeneric(points, rays * UNIT, camera, None, flags=cv2.SOLVEPNP_IPPE)
     if not done:
-        raise ValueError(f"corners {ids.tolist()} give no pose of the board")
+        raise ValueError(f"{what} give no pose of the board")
     turn, move = cv2.solvePnPRefineLM(points, rays * UNIT, camera, None, turns[0], moves[0])
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(turn)[0], move.reshape(3)

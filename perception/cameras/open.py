@@ -4,6 +4,7 @@ FOLDER/camera.json      {"width": 640, "height": 480, "fx": ..., "fy": ..., "cx"
                          "depth_unit_m": 0.001, "rate_hz": 30}; may hold distortion, coeffs, T_world_cam, and
                         "stream": "color" where depth is aligned to the colour camera
 FOLDER/000000.png       16 bit depth in units of depth_unit_m; or .npy: uint16 as in a PNG, or float metres
+FOLDER/depth/000000.png with FOLDER/color/000000.png, where each depth image has a colour image of one name
 """
 
 import json
@@ -29,6 +30,7 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, p
 from dexgrasp.perception.cameras.numbers import DEPTH_UNIT, FRAME_RATE, check_depth
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.utils.readers import DamagedFileError, read_json_object
+from dexgrasp.utils.text import counted, shown
 
 CAMERA_FILE = "camera.json"
 DEPTH_UNIT_M = 0.001
@@ -86,10 +88,13 @@ class FrameFolder:
             except ValueError as error:
                 advice = f"{CAMERA_FILE} states the stream of its images"
                 raise CameraError(f"{self.path}: {error}; {advice}: {self._stream}") from error
-        self._files = sorted(file for file in self.path.iterdir() if file.suffix in (".png", ".npy"))
+        depth, color = self.path / "depth", self.path / "color"
+        folder = depth if depth.is_dir() else self.path
+        self._files = sorted(file for file in folder.iterdir() if file.suffix in (".png", ".npy"))
         self._next = 0
         if not self._files:
-            raise FileNotFoundError(f"{path} holds no .png or .npy image")
+            raise FileNotFoundError(f"{folder} holds no .png or .npy image")
+        self._color_files = _color_files(self._files, color) if color.is_dir() else {}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -109,6 +114,7 @@ class FrameFolder:
             stamp_s=stamp_s,
             T_world_cam=self._T_world_cam,
             stream=self._stream,
+            color=_read_color(self._color_files[file]) if self._color_files else None,
         )
 
     def close(self) -> None:
@@ -138,6 +144,27 @@ class FrameFolder:
         except ValueError as error:
             raise CameraError(str(error)) from error
         return depth_m
+
+
+def _color_files(depth_files: list[Path], folder: Path) -> dict[Path, Path]:
+    """Return the colour image of each depth image. Raises CameraError unless their names are equal."""
+    names = {file.stem: file for file in folder.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg")}
+    depths = {file.stem for file in depth_files}
+    if alone := sorted(depths ^ set(names)):
+        said = f"{counted(len(alone), 'name')} without a partner, the first {shown(alone[0])}"
+        raise CameraError(
+            f"{folder.parent}: depth/ and color/ must hold images of equal names, got {len(depths)} and {len(names)}, "
+            f"{said}: record depth and colour together"
+        )
+    return {file: names[file.stem] for file in depth_files}
+
+
+def _read_color(file: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise CameraError(f"{file} cannot be read: {error}") from error
 
 
 def save_folder(path: str | Path, images: list[DepthFrame], rate_hz: float = 30.0) -> None:

@@ -26,6 +26,7 @@ from dexgrasp.perception.cameras.depth import (
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.text import install_command
 
 POLL_MS = 100
 """Longest single wait, after which a lost cable or the end of a file is detected."""
@@ -380,5 +381,5 @@ def _sdk() -> ModuleType:
     try:
         import pyrealsense2
     except ImportError as error:  # also where libusb-1.0 is missing
-        raise ImportError(f"RealSense needs pyrealsense2: pip install 'dexgrasp[realsense]' ({error})") from error
+        raise ImportError(f"RealSense needs pyrealsense2: {install_command('realsense')} ({error})") from error
     return pyrealsense2

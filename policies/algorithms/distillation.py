@@ -8,6 +8,7 @@ weight of PPO's clipped surrogate grows with rho.
 """
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,22 @@ class DistillationCfg:
         if where <= self.rho_start:
             return 0.0
         return self.rho_max * (where - self.rho_start) / (self.rho_end - self.rho_start)
+
+    def missing_imitation(self, iterations: int) -> str:
+        """Return a warning where no iteration imitates alone although the schedule asks for it; else "".
+
+        The teacher's first episode counts in the schedule: the first rollout has the share 1 / iterations.
+        """
+        wanted = self.schedule == "iteration" and self.imitation_weight > 0 and self.rho_start > 0
+        if not wanted or self.rho(1 / iterations) == 0:
+            return ""
+        least = math.ceil(1 / self.rho_start)
+        least += self.rho(1 / least) > 0  # rho_start = rho_end: at that share rho has risen already
+        return (
+            f"no iteration is imitation alone: rho is {self.rho(1 / iterations):.2f} from the first one, because "
+            f"distillation.rho_start={self.rho_start:g} is a share of iterations={iterations}; iterations={least} "
+            "or more begin with imitation"
+        )
 
 
 class StudentPPO(GraspPPO):

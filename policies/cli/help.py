@@ -9,7 +9,7 @@ from dexgrasp import assets, configs
 from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import GROUPS, CliCommand
 from dexgrasp.policies.cli.option_docs import REQUIRED, OptionHelp, keys
-from dexgrasp.utils.text import comma_separated, counted, did_you_mean
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean, nearest_names
 
 SECTIONS = {
     "Policy": "recipe camera_file bag policy a b teacher init_checkpoint variants budget",
@@ -92,7 +92,10 @@ def prefix_help(command: CliCommand, prefix: str, chosen: Mapping[str, str] | No
     found = [key for key in known if key.name == wanted or key.name.startswith(f"{wanted}.")]
     if not found:
         prefixes = sorted({key.name.rpartition(".")[0] for key in known} - {""})
+        by_last_word = {key.name.rpartition(".")[2]: key.name for key in reversed(known)}
         hint = did_you_mean(wanted, [*prefixes, *(key.name for key in known)])
+        if not hint and (near := nearest_names(wanted.rpartition(".")[2], reversed(by_last_word))):
+            hint = f" Did you mean '{by_last_word[near[0]]}'?"
         raise configs.ConfigError(f"--help: no keys '{wanted}'.{hint} Prefixes: {comma_separated(prefixes)}")
     return "\n".join(_line(key, brief=False) for key in found)
 

@@ -154,13 +154,14 @@ def _guarded(command: CliCommand, words: Sequence[str]) -> int:
     try:
         return _run(command, words)
     except KeyboardInterrupt as stop:
-        print(f"dexgrasp {command.words}: interrupted; {str(stop) or 'what was finished is kept'}", file=sys.stderr)
-        return INTERRUPTED
+        return _report_interruption(command, str(stop))
     except BrokenPipeError:
         raise
     except Exception as error:
+        if _interruption_before(error):
+            return _report_interruption(command, f"then its end failed: {_one_line(error)}")
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `_interrupt` struck in native code, during an import
-            return INTERRUPTED
+            return _report_interruption(command)
         return _report(f"dexgrasp {command.words}", error, command.config)
     finally:
         for name, before in previous.items():
@@ -168,12 +169,28 @@ def _guarded(command: CliCommand, words: Sequence[str]) -> int:
         log.removeHandler(handler)
 
 
+def _one_line(error: BaseException, name: str = "") -> str:
+    """Return the text of an error on one line; `name`: where errors of a configuration come from."""
+    plain = os_error_text(error) if isinstance(error, OSError) else str(error)
+    return " ".join(plain.removeprefix(f"{name}: ").split()) or type(error).__name__
+
+
+def _interruption_before(error: BaseException) -> bool:
+    """Return whether an error was raised while an interruption was under way, as in the end of a `with` block."""
+    before = error.__context__
+    return before is not None and (isinstance(before, KeyboardInterrupt) or _interruption_before(before))
+
+
+def _report_interruption(command: CliCommand, text: str = "") -> int:
+    print(f"dexgrasp {command.words}: interrupted; {text or 'what was finished is kept'}", file=sys.stderr)
+    return INTERRUPTED
+
+
 def _report(who: str, error: Exception, name: str = "") -> int:
     """Print an error as one line and return the exit status; `name`: where errors of a configuration come from."""
     if os.environ.get("DEXGRASP_DEBUG") == "1":
         traceback.print_exception(error)
-    plain = os_error_text(error) if isinstance(error, OSError) else str(error)
-    text = " ".join(plain.removeprefix(f"{name}: ").split()) or type(error).__name__
+    text = _one_line(error, name)
     if _is_out_of_memory(error):
         text, status = f"error: not enough memory ({text[:200]}): {LESS_MEMORY}", MISUSED
     elif text.startswith(LINK_LOOP):  # a RuntimeError of pathlib

@@ -24,10 +24,11 @@ from dexgrasp.policies.agents.location import (
 )
 from dexgrasp.policies.cli.source_schema import source_schema
 from dexgrasp.policies.deploy.shipped import find_bundle, place
-from dexgrasp.policies.run_directory import check_evaluation
+from dexgrasp.policies.public_benchmark.object_sets import find_set
+from dexgrasp.policies.run_directory import check_evaluation, evaluations
 from dexgrasp.sim.robots.models.model_sources import find_hand
 from dexgrasp.utils.output import refuse_foreign_file, refuse_url
-from dexgrasp.utils.text import demand_known
+from dexgrasp.utils.text import demand_known, install_command
 
 LIBRARY_KEYS = ("objects", "validation_objects", "library", "test", "meshes")
 """Keys that name an object library."""
@@ -79,39 +80,39 @@ EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
     (
         lambda _, kind: kind == "ExportCfg",
         ("onnx", "onnxscript"),
-        "export needs onnx and onnxscript: pip install 'dexgrasp[export]'",
+        f"export needs onnx and onnxscript: {install_command('export')}",
     ),
-    (lambda _, kind: kind == "ViewerCfg", ("viser",), "the viewer needs viser: pip install 'dexgrasp[viz]'"),
+    (lambda _, kind: kind == "ViewerCfg", ("viser",), f"the viewer needs viser: {install_command('viz')}"),
     (
         lambda _, kind: kind in ("PrintBoardCfg", "CalibrateCameraCfg"),
         ("cv2",),
-        "calibration needs OpenCV: pip install 'dexgrasp[calibrate]'",
+        f"calibration needs OpenCV: {install_command('calibrate')}",
     ),
-    (lambda _, kind: kind == "ReplayCfg", ("rosbags",), "reading a bag needs rosbags: pip install 'dexgrasp[ros]'"),
+    (lambda _, kind: kind == "ReplayCfg", ("rosbags",), f"reading a bag needs rosbags: {install_command('ros')}"),
     (
         lambda cfg, _: getattr(cfg, "cluster", "") != "" and cfg.engine == "cpu",  # else they exclude each other
         ("ray", "pyarrow"),
-        "cluster=... needs Ray and pyarrow: pip install 'dexgrasp[ray]'",
+        f"cluster=... needs Ray and pyarrow: {install_command('ray')}",
     ),
     (
         lambda cfg, _: getattr(cfg, "tracker", "") == "wandb",
         ("wandb",),
-        "tracker=wandb needs wandb: pip install 'dexgrasp[wandb]'",
+        f"tracker=wandb needs wandb: {install_command('wandb')}",
     ),
     (
         lambda cfg, _: getattr(cfg, "tracker", "") == "tensorboard",
         ("tensorboard",),
-        "tracker=tensorboard needs tensorboard: pip install 'dexgrasp[tensorboard]'",
+        f"tracker=tensorboard needs tensorboard: {install_command('tensorboard')}",
     ),
     (
         lambda cfg, _: getattr(cfg, "engine", "") == "warp",
         ("mujoco_warp", "warp"),
-        "engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]'",
+        f"engine=warp needs mujoco_warp and warp: {install_command('gpu')}",
     ),
     (
         lambda cfg, _: _live_camera(cfg),
         ("pyrealsense2",),
-        "RealSense needs pyrealsense2: pip install 'dexgrasp[realsense]'",
+        f"RealSense needs pyrealsense2: {install_command('realsense')}",
     ),
 )
 """(condition on configuration and its class name, packages, message) of everything that an extra installs."""
@@ -177,10 +178,10 @@ def check_names(cfg: Any) -> None:
     kind = type(cfg).__name__
     if hasattr(cfg, "hand") and kind not in ("ReplayCfg", "BenchRosCfg"):  # a ROS driver; the hand of the policy
         find_hand(cfg.hand)
-    if hasattr(cfg, "mount"):
+    if hasattr(cfg, "mount") or kind == "CheckArmCfg":
         from dexgrasp.sim.robots.arms.arm_file import check_arm
 
-        check_arm(cfg.mount)
+        check_arm(cfg.arm if kind == "CheckArmCfg" else cfg.mount)
     if hasattr(cfg, "presets"):
         demand_known(cfg.presets, configs.options("physics"), "presets: physics preset")
     if kind != "PublishCfg":  # its objects are a description
@@ -220,8 +221,8 @@ def _check_comparison(cfg: Any) -> None:
 def _check_report(cfg: Any) -> None:
     if not cfg.runs:
         raise ConfigError("report needs the run directory of an evaluation: dexgrasp report RUN [RUN ...]")
-    for run in cfg.runs:
-        check_evaluation(Path(run))
+    for run in evaluations(cfg.runs):
+        check_evaluation(run)
 
 
 def _check_video(cfg: Any) -> None:
@@ -277,12 +278,17 @@ INPUTS: dict[str, Callable[[Any], object]] = {
     "ViewerCfg": _check_viewer,
     "ReplayCfg": _check_replay,
     "CalibrateCameraCfg": _check_calibration,
+    "ScanCfg": lambda cfg: check_source(cfg.source),
     "ExportCfg": lambda cfg: find_policy(cfg.policy, kind="checkpoint"),
     "PublishCfg": lambda cfg: (
         find_policy(cfg.policy, kind="checkpoint"),
         _demand_file(cfg.sign, "sign", "the private Ed25519 key (PEM)"),
     ),
     "BenchDeployCfg": lambda cfg: find_policy(cfg.policy, kind="bundle"),
+    "PublicBenchmarkCfg": lambda cfg: find_set(cfg.benchmark).meshes(cfg.folder),
+    "ValidateBenchmarkCfg": lambda cfg: _demand_file(
+        cfg.file or "FILE", "benchmark validate", "rows of `dexgrasp benchmark`, one per line"
+    ),
     "BenchRosCfg": _check_ros_bench,
     "BenchPhysicsCfg": lambda cfg: check_policy(cfg.policy),
     "UpgradeCfg": lambda cfg: find_checkpoint(cfg.source),

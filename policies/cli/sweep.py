@@ -24,13 +24,13 @@ from dexgrasp import configs
 from dexgrasp.configs import multirun
 from dexgrasp.policies.cli.commands import CliCommand
 from dexgrasp.policies.cli.option_docs import keys
-from dexgrasp.policies.run_directory import default_path, inputs_have_changed
+from dexgrasp.policies.run_directory import SWEEP_JSON, default_path, inputs_have_changed
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.output import FolderKind
 from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import print_table
 
-SWEEP = FolderKind("sweep", lambda folder: (folder / "sweep.json").is_file())
+SWEEP = FolderKind("sweep", lambda folder: (folder / SWEEP_JSON).is_file())
 """Kind of the folder that -m writes."""
 LONGEST_NAME = 80
 """Characters of a job's folder; longer names are cut and end with a hash."""
@@ -133,7 +133,7 @@ def run(command: CliCommand, root: Path, jobs: Sequence[SweepJob]) -> int:
 
 
 def _write(root: Path, command: CliCommand, jobs: Sequence[SweepJob]) -> None:
-    write_json(root / "sweep.json", {"command": command.words, "jobs": [asdict(job) for job in jobs]})
+    write_json(root / SWEEP_JSON, {"command": command.words, "jobs": [asdict(job) for job in jobs]})
 
 
 def _run_one(command: CliCommand, job: SweepJob) -> SweepJob:
@@ -164,7 +164,7 @@ def _run_one(command: CliCommand, job: SweepJob) -> SweepJob:
 
 def _stored(root: Path) -> list[dict[str, Any]]:
     try:
-        return read_json_object(root / "sweep.json")["jobs"]
+        return read_json_object(root / SWEEP_JSON)["jobs"]
     except (OSError, ValueError, KeyError):
         return []
 

@@ -268,9 +268,9 @@ class GraspStyleContract:
     """Object centre in the palm frame at the pre-grasp, along +y."""
     offset_z_m: Metres
     """Object centre in the palm frame at the pre-grasp, along +z, the direction of the fingers."""
-    gap_m: Length
-    """Distance from the palm centre to the object's top at the end of the approach."""
-    floor_m: Length
+    gap_m: Metres
+    """Distance from the palm centre to the object's top at the end of the approach; may be negative."""
+    floor_m: Metres
     """Least height of the palm centre above the table while the fingers are open."""
 
 

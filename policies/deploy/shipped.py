@@ -6,8 +6,10 @@ Needs neither torch nor the simulator.
 from collections.abc import Sequence
 from pathlib import Path
 
-from dexgrasp import assets
+from dexgrasp import assets, configs
 from dexgrasp.policies.deploy.bundle import CONTRACT
+from dexgrasp.utils.output import words_of_kind
+from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import did_you_mean
 
 
@@ -22,8 +24,22 @@ class PolicyNotFoundError(FileNotFoundError):
         path, names = place(name), [*also, *(known for known in assets.policies() if known.endswith(stage))]
         what = f"no policy '{name}'.{did_you_mean(name, names)}"
         if path.exists():
-            what = f"{path} holds no such policy."
+            what = _what_it_trains(path) or f"{path} holds no such policy."
         super().__init__(f"{key}: {what} Expected {', '.join(names)}, or the path of {expected}")
+
+
+def _what_it_trains(path: Path) -> str:
+    """Return the sentence for a run of another command than `train`, with its policy; empty for other paths."""
+    try:
+        facts, cfg = read_json_object(path / "run.json"), configs.read_plain(path / "config.yaml")
+    except (OSError, ValueError):
+        return ""
+    kind, words = facts.get("kind"), facts.get("command")
+    if not isinstance(kind, str) or kind == "train":
+        return ""
+    command = "demo" if isinstance(words, list) and words[1:2] == ["demo"] else words_of_kind(kind)
+    policy = f"; its policy is {cfg['policy']}" if isinstance(cfg.get("policy"), str) else ""
+    return f"{path} is a run of `{command}`, which trains nothing{policy}."
 
 
 def place(name: str) -> Path:

@@ -6,6 +6,8 @@ contract.sig   64 bytes, as `openssl pkeyutl -sign -rawin` writes them
 from pathlib import Path
 from typing import Any
 
+from dexgrasp.utils.text import install_command
+
 SIGNATURE = "contract.sig"
 
 
@@ -78,5 +80,5 @@ def _library() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise ImportError(f"signatures need cryptography: pip install 'dexgrasp[sign]' ({error})") from error
+        raise ImportError(f"signatures need cryptography: {install_command('sign')} ({error})") from error
     return ed25519, serialization

@@ -1,6 +1,7 @@
 """The conditions of an evaluation in words, and the command that repeats it."""
 
 import logging
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from dexgrasp.policies.run_directory import flat
 from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
+from dexgrasp.sim.task.disturbances import DisturbanceCfg
 from dexgrasp.sim.task.outcomes import RISE_M, SLIP_M, TOUCH_GRACE_S
 
 NO_CONDITION = ("out", "num_threads", "videos", "cluster")
@@ -40,14 +42,39 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
         "camera": _camera(task["camera"]),
         "camera errors": _camera_errors(task["camera"]),
         "perception": _perception(task["camera"]),
+        "start noise": start_noise(config),
         "randomization": preset_name(task["randomization"], "randomization", RandomizationCfg),
-        "disturbance": config["disturbance"],
+        "disturbance": disturbance_in_words(config),
+        **({"object mass": f"{1000 * task['object_mass_kg']:g} g"} if task["object_mass_kg"] else {}),
         "engine": ENGINES[config["engine"]],
         "physics": preset_name(config["physics"], "physics", PhysicsCfg),
         "hold": f"{task['hold_s']:g} s",
         "attempts": f"up to {config['attempts']}" if config["attempts"] > 1 else "1",
         "seed": str(config["seed"]),
     }
+
+
+def start_noise(config: Config) -> str:
+    """Return how far palm and fingers start from the planned pre-grasp, in words; every trial has it."""
+    reset = config["task"]["reset"]
+    parts = [
+        f"palm ±{1000 * reset['palm_xy_range_m']:g} mm",
+        f"approach ±{1000 * reset['standoff_range_m']:g} mm",
+        f"tilt sd {math.degrees(reset['tilt_sd_rad']):.2g}°",
+        f"fingers ±{math.degrees(reset['finger_range_rad']):.2g}°",
+    ]
+    return ", ".join(parts)
+
+
+def disturbance_in_words(config: Config) -> str:
+    """Return the disturbance, with what of it was set: "shift5, one per attempt"."""
+    name, chosen = config["disturbance"], DisturbanceCfg(**config["task"]["disturbance"])
+    parts = [name]
+    if chosen.per == "attempt" and name in ("shift3", "shift5", "all"):
+        parts.append("a shift in each attempt")
+    if name in ("force", "all"):
+        parts.append(f"force of {chosen.force_in_words()}")
+    return ", ".join(parts)
 
 
 def results_camera(camera: Config, prescribed: bool) -> str:
@@ -149,6 +176,8 @@ def _camera(camera: Config) -> str:
     if camera["mode"] == "first_frame":
         carried = ", moved with the palm" if camera["move_with_palm"] else ""
         return f"first frame only{carried}"
+    if camera["frozen"]:
+        return f"{camera['mode']}: frozen, the first view of each attempt only"
     return (
         f"{camera['mode']}: a frame every {camera['frame_interval_steps']} control steps "
         f"({camera['hold_frame_interval_steps']} in hold), {camera['latency_steps']} late"

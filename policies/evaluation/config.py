@@ -40,7 +40,7 @@ class EvaluateCfg:
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
     """Disturbance of the trials; all = each in turn, with identical trials."""
     attempts: Annotated[int, Bounds(1, 100)] = ATTEMPTS
-    """Largest number of grasps in a trial: a student with an empty hand tries again. 1: no regrasp."""
+    """Largest number of grasps in a trial: an empty hand tries again. 1: no regrasp."""
     seed: Seed = 0
     """Seed of all random numbers; seed and number determine a trial."""
     out: str = ""

@@ -231,11 +231,23 @@ def diagnostics(
         "penetration_m": summarize_distribution([outcome.penetration_m for outcome in outcomes]),
         "slip_of_successes_m": summarize_distribution([outcome.slip_m for outcome in outcomes if outcome.success]),
         "lift_m": summarize_distribution([outcome.lift_m for outcome in outcomes]),
+        "opposed_share_of_successes": opposed_share([outcome for outcome in outcomes if outcome.success]),
         "unstable_resets": sum(outcome.failure == "unstable" for outcome in outcomes),
         "trained_on": [name for name, facts in objects.items() if facts.get("trained_on", facts["split"] == "train")],
         "objects": objects,
         "code": list(code),
     }
+
+
+def opposed_share(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
+    """Return mean, 1st percentile and minimum of `Outcome.opposed_share`.
+
+    None where no trial has it: those of earlier versions.
+    """
+    found = [outcome.opposed_share for outcome in outcomes if math.isfinite(outcome.opposed_share)]
+    if not found:
+        return dict.fromkeys(("mean", "p1", "min"))
+    return {"mean": sum(found) / len(found), "p1": percentile(found, 1.0), "min": min(found)}
 
 
 def summarize_distribution(values: Sequence[float]) -> dict[str, float | None]:

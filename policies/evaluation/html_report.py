@@ -28,6 +28,7 @@ from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.rendering.renderer import render_mesh
 from dexgrasp.sim.task.outcomes import SUCCESS, failure_in_words
 from dexgrasp.utils.files import write_text
+from dexgrasp.utils.text import counted
 
 STOPS = ((0.0, (124, 45, 18)), (0.5, (180, 95, 6)), (0.8, (74, 111, 152)), (1.0, (12, 74, 130)))
 """(rate, RGB): from brown over ochre to blue, which colour-blind readers tell apart; each is at least three times as
@@ -164,17 +165,22 @@ def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequ
         "largest_side": _by_side(result, notes, max, LARGEST_CM),
         "thinnest_side": _by_side(result, notes, min, THINNEST_CM),
         "physics_rows": _physical(notes),
+        "opposed": notes.get("opposed_share_of_successes", {}),
         "version_rows": _versions(result),
         "config_json": json.dumps(result["config"], indent=2, ensure_ascii=False),
     }
 
 
 def rates(result: Json, notes: Json) -> list[Bar]:
-    """Return success, and success at the first attempt, of all trials."""
+    """Return success at the first attempt, and success, of all trials."""
     at_once = sum(notes["at_first_attempt"].values())
     return [
-        Bar("success", result["successes"], result["trials"]),
         Bar("success at the first attempt", at_once, result["trials"]),
+        Bar(
+            f"success with up to {counted(result['config']['attempts'], 'attempt')}",
+            result["successes"],
+            result["trials"],
+        ),
     ]
 
 

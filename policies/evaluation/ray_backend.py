@@ -42,7 +42,7 @@ from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.sim.task.reset import rest_pose
 from dexgrasp.utils.plugins import import_plugins, portable
 from dexgrasp.utils.progress import LINE_EVERY_S, Progress
-from dexgrasp.utils.text import counted
+from dexgrasp.utils.text import counted, install_command
 
 RETRIES = 5
 """Workers that may die at one block, one after another; at the next death the evaluation stops with an error."""
@@ -60,7 +60,7 @@ def check_installed() -> None:
         import pyarrow.parquet  # noqa: F401
         import ray  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"cluster=... needs Ray and pyarrow: pip install 'dexgrasp[ray]' ({error})") from error
+        raise ImportError(f"cluster=... needs Ray and pyarrow: {install_command('ray')} ({error})") from error
 
 
 def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list[Outcome], int]:

@@ -19,7 +19,7 @@ from dexgrasp.policies.evaluation.evaluate import code_of_trials, diagnostics, o
 from dexgrasp.policies.evaluation.html_report import MOST_OBJECTS, Bar, origin, report_content, write_page
 from dexgrasp.policies.evaluation.statistics import FEW, pair, success_summary
 from dexgrasp.policies.evaluation.stored_run import StoredRun
-from dexgrasp.policies.run_directory import default_path, flat
+from dexgrasp.policies.run_directory import default_path, evaluations, flat
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.output import claim_file
@@ -38,7 +38,7 @@ class ReportCfg:
     """Write the report of one evaluation, or of several side by side; nothing is simulated."""
 
     runs: tuple[str, ...] = ()
-    """Run directories of evaluations; differences are to the first."""
+    """Run directories of evaluations, or the folder of a sweep of them; differences are to the first."""
     out: str = ""
     """HTML file; empty = RUN/report.html for one run, runs/report-TIME/report.html for several."""
 
@@ -51,6 +51,7 @@ def report(cfg: ReportCfg) -> Path:
     """Write the report and print its path, with the success rate of every run."""
     if not cfg.runs:
         raise ValueError("report needs the run directory of an evaluation: dexgrasp report RUN [RUN ...]")
+    cfg = replace(cfg, runs=tuple(map(str, evaluations(cfg.runs))))
     if twice := [name for name, count in Counter(Path(name).resolve() for name in cfg.runs).items() if count > 1]:
         log.warning("%s is given more than once: its differences to itself say nothing", twice[0])
     _refuse_report_of_another(cfg)
@@ -200,8 +201,8 @@ def comparison_content(runs: Sequence[StoredRun]) -> dict[str, Any]:
         "success": success_definition(settings[0]),
         "different": _different_settings(settings),
         "totals": [
-            _row("success", [run.outcomes for run in runs], same),
             _row("success at the first attempt", [run.outcomes for run in runs], same, _at_once),
+            _row("success", [run.outcomes for run in runs], same),
         ],
         "disturbances": _grouped(runs, same, lambda one: one.disturbance)
         if len(runs[0].cfg.disturbances()) > 1

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dexgrasp.policies.evaluation.conditions import camera_errors_note, preset_name
+from dexgrasp.policies.evaluation.conditions import camera_errors_note, preset_name, start_noise
 from dexgrasp.policies.evaluation.statistics import FEW, pool, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.utils.text import counted, print_table
@@ -17,20 +17,26 @@ WORST = 5
 def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
     """Print success rates with intervals, failures, the worst objects, penetration, and warnings."""
     config = result["config"]
-    table = [("disturbance", "trials", "success (95 % interval)", "at the first attempt")]
+    table = [("disturbance", "trials", "first attempt (95 % interval)", _with_attempts(config["attempts"]))]
     at_once = notes["at_first_attempt"]
     rows = {name: (row, at_once[name]) for name, row in result["per_disturbance"].items()}
     if len(rows) > 1:
         rows["together"] = result, sum(at_once.values())
     for name, (row, successes) in rows.items():
         first = success_summary(successes, row["trials"])
-        table.append((name, str(row["trials"]), rate_with_interval(row), rate_with_interval(first)))
-    print_table(table, f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'")
+        table.append((name, str(row["trials"]), rate_with_interval(first), rate_with_interval(row)))
+    title = f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'"
+    print_table(table, f"{title}\nstart noise: {start_noise(config)}")
     _print_families(result, notes)
     for name, text in _facts(result, notes).items():
         print(f"{name:13}  {text}")
     for text in warnings(config, notes):
         print(f"Careful: {text}")
+
+
+def _with_attempts(attempts: int) -> str:
+    """Return the head of the column of successes: "success, up to 3 attempts"."""
+    return f"success, up to {counted(attempts, 'attempt')}" if attempts > 1 else "success"
 
 
 def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
@@ -105,8 +111,14 @@ def _facts(result: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str
         "failures": _listed(f"{name} {count}" for name, count in failed.items()) or "none",
         "worst objects": _listed(f"{name} {row['successes']}/{row['trials']}" for name, row in worst) or "none",
         "penetration": "unknown" if depth_m is None else f"{1000 * depth_m:.2f} mm at the 99th percentile of trials",
+        "opposition": _opposition(notes["opposed_share_of_successes"]),
         "speed": f"{notes['trials_per_s']:.1f} trials/s, {notes['wall_s']:.0f} s",
     }
+
+
+def _opposition(share: Mapping[str, float | None]) -> str:
+    mean = share["mean"]
+    return "unknown" if mean is None else f"thumb and a finger touch in {100 * mean:.1f} % of the hold of successes"
 
 
 def _listed(words: Iterable[str]) -> str:

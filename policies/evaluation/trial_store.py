@@ -35,6 +35,7 @@ COLUMNS = {
     "slip_m": "double",
     "penetration_m": "double",
     "attempts": "int16",
+    "opposed_share": "double",
     "seed": "int64",
     "block_s": "double",
     "worker": "string",
@@ -46,6 +47,8 @@ pose), block_s (duration of the trial's block, with models and policy [s]), work
 
 FIELDS = tuple(item.name for item in fields(Outcome))
 TYPES = {item.name: item.type for item in fields(Outcome)}
+LATER = ("attempts", "opposed_share")
+"""Fields of `Outcome` that trials of earlier versions lack; without opposed_share they stay valid."""
 Row = dict[str, Any]
 """One trial: the fields of `Outcome`; for Parquet also other COLUMNS."""
 
@@ -161,7 +164,7 @@ class JsonLinesStore:
                 )
         if any("attempts" not in row for row in rows):
             raise ValueError(f"{self.path} is of a version whose trials had one attempt: choose another out=")
-        return [Outcome(**_from_json(row)) for row in rows]
+        return [Outcome(**_one_nan(row)) for row in rows]
 
     def resume(self, plan: TrialPlan) -> list[Outcome]:
         """Return the stored outcomes, by disturbance and in order, and delete a torn last line from the file."""
@@ -206,10 +209,11 @@ class ParquetStore:
         outcomes: list[Outcome] = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
-                rows = pq.read_table(path, columns=list(FIELDS)).to_pylist()
+                known = set(pq.read_schema(path).names) | set(FIELDS) - {"opposed_share"}
+                rows = pq.read_table(path, columns=[name for name in FIELDS if name in known]).to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{path} is damaged ({error}): remove it, its trials are then run again") from error
-            outcomes += [Outcome(**row) for row in rows]
+            outcomes += [Outcome(**_one_nan(row)) for row in rows]
         if len({(outcome.disturbance, outcome.trial) for outcome in outcomes}) < len(outcomes):
             raise ValueError(f"{self.folder} holds trials twice: choose another out=")
         return outcomes
@@ -286,16 +290,17 @@ def in_order(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
 
 
 def _fits(row: Row) -> bool:
-    """Return whether a row has every field of `Outcome` but `attempts`, each of its type; null is a float."""
+    """Return whether a row has every field of `Outcome` but LATER, each of its type; null is a float."""
     numbers = (int, float, type(None))
     return all(
         isinstance(value, numbers) if TYPES[name] is float else type(value) is TYPES[name]
         for name, value in row.items()
-    ) and TYPES.keys() <= {*row, "attempts"}
+    ) and TYPES.keys() <= {*row, *LATER}
 
 
-def _from_json(row: Row) -> Row:
-    return {key: math.nan if value is None else value for key, value in row.items()}
+def _one_nan(row: Row) -> Row:
+    """Return the row with `math.nan` for null and NaN: outcomes are equal where their NaN is one object."""
+    return {key: math.nan if value is None or value != value else value for key, value in row.items()}
 
 
 def _to_line(row: Row) -> str:

@@ -63,11 +63,12 @@ from dexgrasp.sim.task.regrasp import (
     MIN_RISE_FRACTION,
     MIN_VISIBLE_FRACTION,
 )
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import atomic_folder
 from dexgrasp.utils.output import FolderKind, claimed_folder
 from dexgrasp.utils.readers import read_json_object
-from dexgrasp.utils.text import counted
+from dexgrasp.utils.text import counted, install_command
 
 OPSET = 18
 GOLDEN_PAIRS = 64
@@ -98,7 +99,7 @@ def write_graph(controller: DeployableController, path: Path) -> None:
     try:
         from onnxscript import opset18
     except ImportError as error:
-        raise ImportError(f"export needs onnx and onnxscript: pip install 'dexgrasp[export]' ({error})") from error
+        raise ImportError(f"export needs onnx and onnxscript: {install_command('export')} ({error})") from error
 
     op: Any = opset18  # its types are those of a graph that is already built
 
@@ -252,7 +253,7 @@ def make_contract(checkpoint: Checkpoint, controller: DeployableController) -> C
         hand=_hand(checkpoint.hand),
         control=_control(checkpoint.task, checkpoint.hand),
         camera=_camera(checkpoint.task.camera, controller.points),
-        grasp=_grasp(checkpoint.hand),
+        grasp=grasp_contract(checkpoint.hand),
         graph=_graph(controller),
         training=TrainingContract(stage=checkpoint.stage, checkpoint=checkpoint.path.name, **checkpoint.training),  # pyright: ignore[reportArgumentType]
         export={name: fact for name, fact in facts.items() if name != "command"},  # it holds paths of this machine
@@ -278,6 +279,12 @@ def _hand(hand: HandSpec) -> HandContract:
     )
 
 
+def _script(script: ScriptedGraspCfg) -> ScriptedGraspContract:
+    """Return what a robot needs of the scripted grasp: its numbers for one hand."""
+    values = configs.as_dict(script)
+    return ScriptedGraspContract(**{name: values[name] for name in values if name != "keypoint_floor_fingers"})
+
+
 def _control(cfg: TaskCfg, hand: HandSpec) -> ControlContract:
     grasp, lift, _ = cfg.phase_steps
     script = cfg.active_scripted_grasp(hand)
@@ -299,7 +306,7 @@ def _control(cfg: TaskCfg, hand: HandSpec) -> ControlContract:
         wrist=WristContract(
             offset_m=cfg.wrist.offset_m, clearance_m=cfg.wrist.clearance_m, max_turn_rad=cfg.wrist.max_turn_rad
         ),
-        scripted_grasp=ScriptedGraspContract(**configs.as_dict(script)) if script else None,
+        scripted_grasp=_script(script) if script else None,
     )
 
 
@@ -322,7 +329,7 @@ def _camera(view: CameraCfg, points: int) -> CameraContract:
     )
 
 
-def _grasp(hand: HandSpec) -> GraspContract:
+def grasp_contract(hand: HandSpec) -> GraspContract:
     """Return the hand's grasp styles and the parameters of the pre-grasp rule."""
     rule = inspect.signature(planner.plan_pregrasp).parameters
     return GraspContract(

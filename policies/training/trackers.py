@@ -9,7 +9,7 @@ from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 from dexgrasp import configs
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.utils.files import write_text
-from dexgrasp.utils.text import one_line
+from dexgrasp.utils.text import install_command, one_line
 
 RUN_ID = "wandb_id.txt"
 """File of a run directory with the identifier of its Weights & Biases run, which a resumed training continues."""
@@ -59,8 +59,6 @@ def make_tracker(cfg: TrainCfg, path: Path) -> KVWriter | None:
             return TensorBoardOutputFormat(str(path))
         except AssertionError as error:  # raised where the package is missing
             if cfg.tracker == "tensorboard":
-                raise ImportError(
-                    "tracker=tensorboard needs tensorboard: pip install 'dexgrasp[tensorboard]'"
-                ) from error
-            log.info("TensorBoard is not installed, curves go to progress.csv: pip install 'dexgrasp[tensorboard]'")
+                raise ImportError(f"tracker=tensorboard needs tensorboard: {install_command('tensorboard')}") from error
+            log.info("TensorBoard is not installed, curves go to progress.csv: %s", install_command("tensorboard"))
     return None

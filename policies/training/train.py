@@ -81,6 +81,8 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
+    if cfg.stage == "student" and (warning := cfg.distillation.missing_imitation(cfg.iterations)):
+        log.warning(warning)
     if cfg.init_checkpoint:
         learner.start_from(find_compatible_checkpoint(cfg, "init_checkpoint"))
     elif isinstance(learner, StudentPPO):
@@ -117,6 +119,8 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
     there: dict[str, Any] = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side}
     there |= _action_semantics(checkpoint.task)
     here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _action_semantics(cfg.task)
+    if here.get(FLOOR) is None or there.get(FLOOR) is None:  # it follows from the hand, which is compared
+        here.pop(FLOOR, None)
     if keys := [item for item in here if here[item] != there[item]]:
         differ = ", ".join(f"{item}: {there[item]} there, {here[item]} here" for item in keys)
         wanted = flat(configs.as_dict(checkpoint.task), "task.") | checkpoint.training["config"]
@@ -166,6 +170,8 @@ MAY_DIFFER = (
 )
 """Options that may differ when a run is resumed."""
 
+FLOOR = "task.scripted_grasp.keypoint_floor_m"
+"""Follows from the hand where it is null."""
 NO_FLOOR = -1000.0
 """Floor of rewards that no step reaches: every term is capped, but for palm speed and actions, which are small."""
 
@@ -280,7 +286,9 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
         "teacher": ["train", "recipe=student", f"teacher={path}", *student_options(cfg), *plugins],
         "student": ["export", f"policy={path}", f"out={path / 'bundle'}", *plugins],
     }[cfg.stage]
-    more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
+    more = f"the same command with out={path}" + (
+        " and a greater iterations= (limits of std and kl are stretched)" if done else ""
+    )
     return "\n".join(
         (
             f"iterations       {learner.iterations_run}; to go on: {more}",

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from dexgrasp.policies.viewer.access import LOCALHOST, Access
 from dexgrasp.policies.viewer.rollout import MAX_ENVS, PRESETS, Choice
+from dexgrasp.utils.text import install_command
 
 SPEEDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 """Playback speeds in multiples of real time; the keys 1 to 5 choose them."""
@@ -186,7 +187,7 @@ def _viser() -> Any:
     try:
         import viser
     except ImportError as error:
-        raise ImportError(f"the viewer needs viser: pip install 'dexgrasp[viz]' ({error})") from error
+        raise ImportError(f"the viewer needs viser: {install_command('viz')} ({error})") from error
     return viser
 
 

@@ -245,6 +245,7 @@ class Rollout:
         shift = free_shift(tries, distance, points_w, state.keypoints_w[rows].double())
         pos[:, :2] += shift
         self.task.engine.move_object(rows, pos)
+        self.task.disturber.shift_xy_w[row] += shift[0]
         self._by_hand.add(row)
         return shift[0].numpy()
 

@@ -27,11 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexgrasp.utils.text import install_command
+
 try:
     import mujoco_warp as mjw
     import warp as wp
 except ImportError as error:
-    raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
+    raise ImportError(f"engine=warp needs mujoco_warp and warp: {install_command('gpu')} ({error})") from error
 
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg

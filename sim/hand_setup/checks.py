@@ -33,6 +33,8 @@ CLOSES_M = {"odd": 0.03, "wrong": 0.01}
 """Way of a fingertip while closing below which it is odd or wrong: the finger stands still."""
 BEGUN_RAD = 0.4
 """Motion of the fastest joint by which thumb and fingers must have come nearer."""
+RETURNS_M = 0.01
+"""How much nearer than in the open pose thumb and fingers come that parted at first."""
 STANDS_STILL = "its motors have closing 0, or start at their limit; change closing or open"
 HELD_M = 0.05
 """Width of the object with which offsets and angles are measured."""
@@ -52,6 +54,14 @@ BELOW_TABLE_M = {"odd": 0.05, "wrong": 0.08}
 """Depth of open fingertips below the table at floor_m; few grasps go down to it with straight fingers."""
 CLOSING_S = {"odd": 1.0, "wrong": 3.0}
 """Time from the open pose to the limits at full speed from which it is odd or wrong; a grasp phase lasts 1.8 s."""
+OBJECT_WIDTHS_M = (0.02, 0.12)
+"""Widths of objects that are put on the table."""
+HELD_SHARE = {"odd": 0.5, "wrong": 0.2}
+"""Part of these widths that fits between thumb and fingers, below which it is odd or wrong."""
+FINGER_SHARE = 0.3
+"""Relative difference of finger_m and measured half thickness from which it is odd: the palm stops too high or low."""
+WRIST_TURN_RAD = np.deg2rad(45)
+"""Angle of the fingers to z of the hand base from which it is odd: wrists of arms are cleared as if both were one."""
 SPREAD_M = {"odd": 0.035, "wrong": 0.02}
 """Standard deviation of the keypoints below which it is odd or wrong: their distances tell little of the object."""
 
@@ -69,11 +79,16 @@ class Finding:
 def check_hand(hand: HandSpec) -> list[Finding]:
     """Return the findings of all checks, for both grasp styles."""
     probe = HandProbe(hand)
-    found = [*_masses(probe), *_keypoints(probe)]
+    found = [*_masses(probe), *_keypoints(probe), *_wrist(probe), *_finger(probe)]
     for style in STYLES:
         path = probe.closing(getattr(hand, style))
         found += [*_open_pose(probe, style), *_palm_frame(probe, style, path), *_closing(probe, style, path)]
-        found += [*_opposition(style, path), *_offset(probe, style, path), *_press(probe, style, path)]
+        found += [
+            *_opposition(style, path),
+            *_widths(style, path),
+            *_offset(probe, style, path),
+            *_press(probe, style, path),
+        ]
         found += [*_grip(hand, style), *_floor(probe, style), *_speed(probe, style, path)]
     return [*found, *_tip_forces(probe)]
 
@@ -132,6 +147,26 @@ def _keypoints(probe: HandProbe) -> Iterator[Finding]:
     yield Finding(level, "keypoints", f"{100 * spread:.1f} cm apart (standard deviation){lacking}{advice}")
 
 
+def _wrist(probe: HandProbe) -> Iterator[Finding]:
+    """Check that the fingers point along z of the hand base, as the flange of an arm does."""
+    turn = float(np.arccos(np.clip(probe.palm_axes[2, 2], -1.0, 1.0)))
+    level: Level = "odd" if turn >= WRIST_TURN_RAD else "ok"
+    advice = "" if level == "ok" else "; right for a claw; else correct palm.finger_b, root or frozen wrist joints"
+    yield Finding(level, "wrist", f"fingers {np.rad2deg(turn):.0f} deg off z of the hand base{advice}")
+
+
+def _finger(probe: HandProbe) -> Iterator[Finding]:
+    """Check that finger_m is half the thickness of the geoms at the fingertips."""
+    stated, measured = probe.hand.finger_m, probe.half_thickness()
+    if measured is None:
+        yield Finding("odd", "finger_m", "no geom that collides at any fingertip: nothing to compare it with")
+        return
+    level: Level = "odd" if abs(stated - measured) > FINGER_SHARE * measured else "ok"
+    advice = "" if level == "ok" else f"; set grasp.finger_m {measured:.4f}"
+    text = f"{1000 * stated:.1f} mm, geoms at the fingertips are {1000 * measured:.1f} mm (half thickness)"
+    yield Finding(level, "finger_m", f"{text}{advice}")
+
+
 def _palm_frame(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
     """Check that fingers point along +z of the palm frame and bend towards +x."""
     chosen = getattr(probe.hand, style)
@@ -149,9 +184,12 @@ def _palm_frame(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Fin
 
 
 def _opens(path: ClosingPath) -> bool:
-    """Return whether thumb and fingers part from each other at first: closing has the wrong sign."""
+    """Return whether thumb and fingers part from each other, for good: closing has the wrong sign.
+
+    A thumb that starts beside bent fingers parts from them before it meets them.
+    """
     begun = int(np.argmax(np.abs(path.joint_pos - path.joint_pos[0]).max(axis=1) > BEGUN_RAD))
-    return bool(path.gaps[begun] > path.gaps[0] + 0.005)
+    return bool(path.gaps[begun] > path.gaps[0] + 0.005 and path.gaps[begun:].min() > path.gaps[0] - RETURNS_M)
 
 
 def _closing(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
@@ -189,6 +227,19 @@ def _opposition(style: str, path: ClosingPath) -> Iterator[Finding]:
     degrees = f"{np.rad2deg(angle):.0f} deg off the line between them"
     text = f"thumb and fingers come as near as {100 * nearest:.1f} cm, {degrees}"
     yield Finding(level, f"{style}: opposition", f"{text}{advice}")
+
+
+def _widths(style: str, path: ClosingPath) -> Iterator[Finding]:
+    """Check what part of object widths lies between the closest and the open distance of the tips."""
+    least, most = OBJECT_WIDTHS_M
+    closest, widest = float(path.gaps.min()), float(path.gaps[0])
+    share = max(0.0, min(widest, most) - max(closest, least)) / (most - least)
+    level = _level(-share, _negative(HELD_SHARE))
+    advice = "" if level == "ok" else "; open the hand further, or let thumb and fingers come nearer"
+    text = (
+        f"{1000 * closest:.0f} to {1000 * widest:.0f} mm between thumb and fingertips, {100 * share:.0f} % of objects"
+    )
+    yield Finding(level, f"{style}: widths", f"{text} of {1000 * least:.0f} to {1000 * most:.0f} mm{advice}")
 
 
 def _meeting_angle(path: ClosingPath) -> float:
@@ -257,14 +308,20 @@ def _why_lost(trials: list[Grip]) -> str:
 
 
 def _floor(probe: HandProbe, style: str) -> Iterator[Finding]:
-    """Check that the open fingers stay above the table at the least height of a palm that faces down."""
+    """Check that the keypoints of the open hand stay above the table at the least height of a level palm."""
     chosen = getattr(probe.hand, style)
     probe.pose(chosen.open_pose.numpy())
-    reach = float(np.concatenate([probe.in_palm(probe.tips), probe.in_palm(probe.thumb_tips)])[:, 0].max())
+    names = probe.hand.keypoint_names
+    heights = probe.in_palm({name: name for name in names})[:, 0]
+    reach, lowest = float(heights.max()), names[int(heights.argmax())]
     clear = float(chosen.floor_m) - reach
     level = _level(-clear, BELOW_TABLE_M)
-    advice = "" if level == "ok" else f"; they hit the table first: raise floor_m to {reach:.3f}"
-    yield Finding(level, f"{style}: floor_m", f"open fingertips {100 * clear:+.1f} cm over the table{advice}")
+    advice = "" if level == "ok" else f"; it hits the table first: raise floor_m to {reach:.3f}"
+    place = f"{100 * clear:.1f} cm over the table"
+    if clear < 0:
+        fine = f" (fine up to {100 * BELOW_TABLE_M['odd']:g} cm: fingers yield)" if level == "ok" else ""
+        place = f"{-100 * clear:.1f} cm below the table's surface{fine}"
+    yield Finding(level, f"{style}: floor_m", f"{lowest} {place}, palm level{advice}")
 
 
 def _speed(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:

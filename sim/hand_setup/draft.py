@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dexgrasp.perception.grasp_planning.grasp_style import STYLE_HEIGHTS_M
 from dexgrasp.perception.grasp_planning.scoring import FINGER_M
 from dexgrasp.perception.motors import Coupling
+from dexgrasp.sim.hand_setup.hand_probe import half_thickness
 from dexgrasp.sim.robots.coupling import coupled_joints
 from dexgrasp.sim.robots.hand_file import (
     ActuationRows,
@@ -368,11 +369,8 @@ class _Draft:
 
     def _finger(self) -> float:
         """Return half the thickness of the fingers at their ends, the median of them [m]."""
-        halves = []
-        for finger in (*self.others, self.thumb):
-            geoms = np.flatnonzero(self.model.geom_bodyid == finger.bodies[-1])
-            if len(geoms):
-                halves.append(float(np.max([np.sort(self.model.geom_aabb[geom, 3:])[1] for geom in geoms])))
+        ends = [(finger.bodies[-1], finger.tip) for finger in (*self.others, self.thumb)]
+        halves = [half for body, tip in ends if (half := half_thickness(self.model, body, tip)) is not None]
         return round(float(np.clip(np.median(halves), 0.003, 0.03)), 4) if halves else FINGER_M
 
     def _ahead(self) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.mount import BALL_NAME, SLIDE_NAMES, attach
-from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, scripted_grasp_of
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
 
 Array = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ class _Trial:
 
     def __init__(self, hand: HandSpec, kind: int, size: tuple[float, ...], half: float) -> None:
         self.hand, self._half = hand, half
-        self._keypoint_floor_m = scripted_grasp_of(hand.finger_m, SCRIPT).keypoint_floor_m
+        self._keypoint_floor_m = SCRIPT.keypoint_floor_fingers * hand.finger_m
         turn = PALM_DOWN @ hand.palm_axes
         self._quat, self._rotvec = np.empty(4), np.empty(3)
         mujoco.mju_mat2Quat(self._quat, turn.ravel())

@@ -94,6 +94,13 @@ class HandProbe:
             depths[pair] = max(depths.get(pair, 0.0), float(-contact.dist))
         return depths
 
+    def half_thickness(self) -> float | None:
+        """Return half the thickness of the fingertips [m], their median; None where no geom collides."""
+        tips = map(self.model.site, {**self.tips, **self.thumb_tips}.values())
+        found = [half_thickness(self.model, int(site.bodyid[0]), site.pos) for site in tips]
+        known = [half for half in found if half is not None]
+        return float(np.median(known)) if known else None
+
     def rest_pose(self) -> Array:
         """Return the joint positions (joint,) nearest to zero [rad], in which models are drawn."""
         motors = self.hand.motors
@@ -126,6 +133,21 @@ class HandProbe:
             fingers.append(self.in_palm(self.tips))
             thumbs.append(self.in_palm(self.thumb_tips))
         return ClosingPath(joint_pos=path, fingers=np.array(fingers), thumbs=np.array(thumbs))
+
+
+def half_thickness(model: mujoco.MjModel, body: int, point_b: Array) -> float | None:
+    """Return half the thickness of a body at a point in its frame [m]; None where no geom collides.
+
+    It is that of the colliding geom nearest to the point: the second longest side of the box around the geom.
+    """
+    found = []
+    for geom in np.flatnonzero((model.geom_bodyid == body) & ((model.geom_contype | model.geom_conaffinity) != 0)):
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
+        centre, half = np.split(model.geom_aabb[geom], 2)
+        inside = (point_b - model.geom_pos[geom]) @ rotation.reshape(3, 3) - centre
+        found.append((float(np.linalg.norm(np.maximum(np.abs(inside) - half, 0.0))), float(np.sort(half)[1])))
+    return min(found)[1] if found else None
 
 
 def _fingers(model: mujoco.MjModel, hand: HandSpec) -> dict[int, str]:

@@ -608,3 +608,21 @@ def _object_record(job: _Job) -> Record:
     files.write_bytes(job.out / file, data)
     entry = asdict(make_entry(model, file, data, source=job.source))
     return {"entry": entry, "closed": str(closed) if closed.count else ""}
+
+
+def add_mesh(
+    library: Path, mesh: Path, name: str, settings: ImportSettings, *, scans: Mapping[str, Any], command: str
+) -> ObjectEntry:
+    """Add one mesh [m] to a library of scans, which may not exist yet; return its manifest row.
+
+    `scans`: name -> report of every scan in the library, kept in the manifest. Raises RefusedMeshError.
+    """
+    from dexgrasp.sim.objects.model_builder import make_entry
+
+    model, _ = model_from_mesh(mesh, name, 1.0, settings)
+    data, file = model.to_bytes(), f"objects/{name}.npz"
+    entry = make_entry(model, file, data, source=f"scans/{mesh.name}")
+    kept = ObjectLibrary(library).entries if (library / MANIFEST).is_file() else []
+    files.write_bytes(library / file, data)
+    write_library(library, [*kept, entry], {"scans": dict(scans)}, command)
+    return entry

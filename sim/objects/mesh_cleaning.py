@@ -14,6 +14,7 @@ from dexgrasp.sim.objects.mesh_files import (
     MIN_LONGEST_M,
     ClosedHoles,
     MeshFileError,
+    check_density,
     close_holes,
     fitting_units,
     mass_properties,
@@ -78,7 +79,7 @@ def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> t
         (np.asarray(part.vertices, float), part.faces) for part in solids if abs(part.volume) > 1e-12
     ]
     if not parts:
-        raise RefusedMeshError("empty: the surface encloses no volume")
+        raise RefusedMeshError("empty: its faces enclose no volume; a closed surface is expected")
     _check_overlap(parts)
     return parts, closed
 
@@ -87,13 +88,28 @@ def _solids(mesh: "trimesh.Trimesh") -> "tuple[list[trimesh.Trimesh], ClosedHole
     mesh, closed = _repaired(mesh)
     bodies = [mesh] if mesh.is_watertight else list(mesh.split(only_watertight=False, repair=False))
     if not bodies or not all(body.is_watertight for body in bodies):  # bodies that touch share edges of four faces
-        edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
-        open_edges = int((edges != 2).sum())
-        raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
+        raise RefusedMeshError(_edge_fault(np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]))
     parts = [part for body in bodies for part in body.split(only_watertight=True, repair=False)]
     if not all(part.is_winding_consistent for part in parts):
-        raise RefusedMeshError("not a solid: its surface has no inside and outside, as a Klein bottle")
+        raise RefusedMeshError(
+            "not a solid: its surface has no inside and outside, as a Klein bottle; draw it anew, or leave it out"
+        )
     return [part if part.volume > 0 else _inverted(part) for part in parts], closed
+
+
+def _edge_fault(faces_at: np.ndarray) -> str:
+    """Return why a surface is none of a solid; `faces_at` (edge,): number of faces that meet in each edge."""
+    single, many = int((faces_at == 1).sum()), int((faces_at > 2).sum())
+    if not many:
+        return (
+            f"not closed: {single} of {len(faces_at)} edges belong to one face; close the surface in the program that "
+            "made it"
+        )
+    apart = f", {single} belong to one face" if single else ""
+    return (
+        f"not a solid: three or more faces meet in {many} of {len(faces_at)} edges{apart}; delete walls inside it and "
+        "faces that stand out, in the program that made it"
+    )
 
 
 def _check_overlap(parts: list[Surface]) -> None:
@@ -123,7 +139,7 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
     vertices, faces = _united(parts)
     _check_bodies(len(parts), vertices, faces)
     volume = mass_properties(vertices, faces)[0]
-    mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
+    mass = _mass(volume, settings)
     try:
         if apart and are_convex(parts):
             pieces = merge_convex_parts([points for points, _ in parts], settings.pieces)
@@ -145,6 +161,19 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
         return model, closed
     except (ValueError, RuntimeError) as error:
         raise RefusedMeshError(f"unusable: {error}") from error
+
+
+def _mass(volume: float, settings: ImportSettings) -> float:
+    """Return the mass [kg] of a volume [m^3]. Raise RefusedMeshError where the range leaves none that is possible."""
+    mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
+    try:
+        check_density(mass, volume)
+    except ValueError as error:
+        option = "mass_min" if mass > settings.density * volume else "mass_max"
+        raise RefusedMeshError(
+            f"unusable: {error}; give another {option}=, or leave it out with exclude=..."
+        ) from error
+    return mass
 
 
 def _check_longest(longest: float, scale: float, is_stated: bool) -> None:
@@ -170,8 +199,14 @@ def _check_longest(longest: float, scale: float, is_stated: bool) -> None:
 def _check_thickness(mesh: "trimesh.Trimesh") -> None:
     sides = np.sort(mesh.extents)
     tightest = sides[0] if sides[0] < THINNEST_M else float(np.min(mesh.bounding_box_oriented.primitive.extents))
-    if tightest < THINNEST_M:
-        raise RefusedMeshError(f"too thin: shortest side {tightest * 1000:.2f} mm, at least {THINNEST_M * 1000:g} mm")
+    if tightest >= THINNEST_M * (1 - 1e-6):  # of a side that was scaled to it
+        return
+    if tightest < 1e-4 * sides[2]:
+        raise RefusedMeshError("too thin: it is flat, a surface without thickness; give it one, or leave it out")
+    raise RefusedMeshError(
+        f"too thin: shortest side {tightest * 1000:.3g} mm, at least {THINNEST_M * 1000:g} mm, which fingers can hold; "
+        "make it thicker, or leave it out"
+    )
 
 
 def _check_bodies(parts: int, vertices: np.ndarray, faces: np.ndarray) -> None:

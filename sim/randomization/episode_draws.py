@@ -214,8 +214,6 @@ def _draw_start(random: TrialRandom, cfg: ResetCfg, num_motors: int) -> dict[str
 
     across = within("camera", cfg.camera_m, 2)
     above = torch.cat([across, torch.full_like(across[:, :1], cfg.camera_height_m)], dim=1)
-    radius = random.uniform("shift, radius", size=(SHIFT_TRIES,)).sqrt()
-    angle = random.uniform("shift, angle", 0.0, 2 * math.pi, (SHIFT_TRIES,))
     aside = {"overhead": 0.0, "side": 1.0, "mixed": 0.5}[cfg.camera_placement]
     return {
         "object_xy": within("object_xy", cfg.object_xy_range_m, 2),
@@ -228,9 +226,19 @@ def _draw_start(random: TrialRandom, cfg: ResetCfg, num_motors: int) -> dict[str
         "palm_offset": within("palm_offset", cfg.palm_xy_range_m, 2),
         "roll": random.integers("side", 2) * math.pi + random.uniform("roll", 0.0, math.pi / ROLLS),
         "finger_offset": within("finger_offset", cfg.finger_range_rad, num_motors),
-        "shift": torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1),
+        "shift": draw_shift(random),
         "force": random.directions("force", (FORCE_TURNS,)),
     }
+
+
+def draw_shift(random: TrialRandom, attempt: Tensor | None = None) -> Tensor:
+    """Return candidate displacements in a unit disc (row, try, 2), evenly over its area.
+
+    `attempt` (row,) int64: number of the attempt, from 0, each with draws of its own; None: the first.
+    """
+    radius = random.uniform("shift, radius", size=(SHIFT_TRIES,), at=attempt).sqrt()
+    angle = random.uniform("shift, angle", 0.0, 2 * math.pi, (SHIFT_TRIES,), at=attempt)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
 
 
 def _place_aside(random: TrialRandom, cfg: ResetCfg) -> Tensor:

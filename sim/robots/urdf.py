@@ -28,6 +28,7 @@ from dexgrasp.sim.robots.hand import HandSpec, quats_at_zero
 from dexgrasp.sim.robots.mount import attach
 from dexgrasp.sim.robots.sticks import body_sticks
 from dexgrasp.utils.files import write_text
+from dexgrasp.utils.text import comma_separated, repeated, shown
 
 HAND_BASE, PALM, TOOL, BASE, WORLD = "hand_base", "palm", "tool", "base", "world"
 DIGITS = 7
@@ -85,6 +86,12 @@ def _robot(hand: HandSpec, mount: str, prefix: str, base: tuple[Sequence[float],
         writer.frame(TOOL, HAND_BASE, IDENTITY)
     writer.frame(PALM, HAND_BASE, (hand.palm_pos_b, hand.palm_quat_b))
     writer.couplings(hand)
+    for kind in ("link", "joint"):
+        if twice := repeated(element.get("name", "") for element in root.findall(kind)):
+            raise ValueError(
+                f"the URDF of {root.get('name')} would have several {kind}s called "
+                f"{comma_separated(map(shown, twice))}: rename them in the model of the hand or of the arm"
+            )
     return root
 
 

@@ -24,6 +24,8 @@ class CameraCfg:
     """Move the object points with the palm in lift and hold, between frames too."""
     model: Literal["points", "rendered"] = "points"
     """points: surface samples, fast. rendered: depth rendered by MuJoCo, through the robot's perception pipeline."""
+    frozen: bool = False
+    """true: of a live camera only the first view of each attempt comes, as in the published method."""
     frame_interval_steps: Annotated[int, Bounds(1, 10_000)] = 2
     """Control steps between frames in grasp and lift."""
     hold_frame_interval_steps: Annotated[int, Bounds(1, 10_000)] = 2

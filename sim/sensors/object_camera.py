@@ -136,7 +136,7 @@ class ObjectCamera(ObjectPoints):
         if self._cfg.move_with_palm:
             shift, turn = self._palm_motion.update(sensed.palm_pos_w, sensed.palm_quat_w)
             self._follow_palm(rows_of(held, step.device), shift, turn)
-        if not self._cfg.live:
+        if not self._cfg.live or self._cfg.frozen:
             return
         period = torch.where(resting, self._cfg.hold_frame_interval_steps, self._cfg.frame_interval_steps)
         if self._cfg.latency_steps:  # a frame may arrive as the next is taken

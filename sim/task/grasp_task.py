@@ -35,7 +35,7 @@ from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionMode
 from dexgrasp.sim.sensors.surface_table import SurfaceTable
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.sim.task.actions import ActionScales, HandController, Phases, Targets, WristCfg
-from dexgrasp.sim.task.disturbances import Disturber
+from dexgrasp.sim.task.disturbances import DisturbanceCfg, Disturber
 from dexgrasp.sim.task.episode_clock import EpisodeClock
 from dexgrasp.sim.task.nan_guard import NanGuard
 from dexgrasp.sim.task.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
@@ -100,8 +100,11 @@ class TaskCfg:
     """Finger target ahead of the measured position per unit of action."""
     action_clip: Annotated[float, Bounds(0.01, 100)] = 3.0
     """Actions are clipped to this magnitude."""
+    object_mass_kg: Annotated[float, Bounds(0, 10)] = 0.0
+    """Mass of every object before randomisation and disturbance [kg]; 0: the masses of the library."""
     scripted_grasp: ScriptedGraspCfg = field(default_factory=ScriptedGraspCfg)
     wrist: WristCfg = field(default_factory=WristCfg)
+    disturbance: DisturbanceCfg = field(default_factory=DisturbanceCfg)
     reset: ResetCfg = field(default_factory=ResetCfg)
     randomization: RandomizationCfg = field(default_factory=RandomizationCfg)
     reward: RewardCfg = field(default_factory=RewardCfg)
@@ -207,9 +210,9 @@ class GraspTask:
         self.proprioception = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
         self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine, self._surfaces)
         self.command_delay = CommandDelay(cfg.randomization, len(hand.motors.names), num_envs, device)
-        self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
+        self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device, cfg.disturbance)
         self.rewards = Rewards(cfg.reward, hand, device)
-        self.outcome_tracker = OutcomeTracker(num_envs, self.step_s, device)
+        self.outcome_tracker = OutcomeTracker(num_envs, self.step_s, hand, device)
         self.nan_guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
         self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
@@ -314,7 +317,7 @@ class GraspTask:
         """
         self.regrasp.start(rows)
         self.outcome_tracker.restart_attempt(rows)
-        self.disturber.release(rows)
+        self.disturber.start_attempt(rows, self.draws, self.outcome_tracker.attempts)
 
     def _new_episodes(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
         """Start new episodes in `rows` (sorted); the other rows do not change."""
@@ -348,9 +351,12 @@ class GraspTask:
 
     def reset_scene(self, rows: Tensor) -> None:
         """Place object and hand of `rows` where their trials start, from `self.draws`; plan the first grasp."""
-        draws = self.draws.rows(rows)
+        draws, names = self.draws.rows(rows), [self.objects[row] for row in rows.tolist()]
+        if self.cfg.object_mass_kg:
+            draws.mass_scale *= draws.mass_scale.new_tensor(
+                [self.cfg.object_mass_kg / self.library[name].mass for name in names]
+            )
         self.disturber.reset(rows, draws)
-        names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self._surfaces, names, draws)
         camera = self.object_camera.observe_first(rows, names, pos, quat, draws)
         palm = self._planner(self.object_camera.points_w[rows], camera, draws)
@@ -433,6 +439,7 @@ class GraspTask:
             holding=phases.holding,
             unstable=broken,
             strayed=strayed,
+            shift_xy_w=self.disturber.shift_xy_w,
         )
         self.nan_guard.count(broken, strayed)
         return broken | strayed

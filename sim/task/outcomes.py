@@ -1,5 +1,6 @@
 """Success and failure kinds of a trial, decided from the true state of the object."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from dexgrasp.perception.transforms import quat_rotate_inverse
 from dexgrasp.sim.engine.base import State
+from dexgrasp.sim.robots.hand import HandSpec
 
 RISE_M = 0.1
 """Least rise of the object above its start for success."""
@@ -20,7 +22,7 @@ WORKSPACE_M = 0.35
 LEFT_TABLE_M = 0.02
 """Rise during the lift below which the object was missed or pushed away rather than dropped."""
 PUSHED_M = 0.08
-"""Motion over the table beyond which a missed object was pushed away."""
+"""Motion over the table, without the shifts of a disturbance, beyond which a missed object was pushed away."""
 FAILURES = ("missed", "dropped_in_lift", "dropped_in_hold", "pushed_away", "unstable")
 
 
@@ -51,6 +53,8 @@ class Outcome:
     """Deepest penetration of hand and object during the trial."""
     attempts: int = 1
     """Number of grasps."""
+    opposed_share: float = math.nan
+    """Share of the steps of the hold in which thumb and another finger touched the object; NaN without a hold."""
 
     @property
     def verdict(self) -> str:
@@ -58,14 +62,23 @@ class Outcome:
         return failure_in_words(self.failure) if self.failure else SUCCESS
 
 
+def opposed_contact(contact: Tensor, thumb: Tensor, fingers: Tensor) -> Tensor:
+    """Return whether thumb and another finger touch the object (env,).
+
+    `contact` (env, body) bool; `thumb`, `fingers`: masks (body,) of the bodies of either.
+    """
+    return (contact & thumb).any(dim=1) & (contact & fingers).any(dim=1)
+
+
 class OutcomeTracker:
     """Decides the outcomes of a batch of episodes from the true states of the objects."""
 
-    def __init__(self, num_envs: int, step_s: float, device: torch.device | str = "cpu") -> None:
+    def __init__(self, num_envs: int, step_s: float, hand: HandSpec, device: torch.device | str = "cpu") -> None:
         def zeros(*size: int) -> Tensor:
             return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
 
         self._grace = max(1, round(TOUCH_GRACE_S / step_s))
+        self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
         self.start_pos_w = zeros(3)
         self._anchor_p = zeros(3)
         self.held = zeros().bool()
@@ -73,6 +86,7 @@ class OutcomeTracker:
         self.rise_m, self._best_rise_m, self._lift_end_rise_m = zeros(), zeros(), zeros()
         self.slip_m, self.penetration_m, self._untouched = zeros(), zeros(), zeros()
         self._pushed_m = zeros()
+        self._hold_steps, self._opposed_steps = zeros(), zeros()
         self.attempts = torch.ones_like(self._pushed_m, dtype=torch.int64)
         """(env,) number of grasps."""
         self.unstable, self._lost = zeros().bool(), zeros().bool()
@@ -85,31 +99,45 @@ class OutcomeTracker:
             tracked[rows] = 0.0
         self._pushed_m[rows] = 0.0
         self._untouched[rows] = 0.0
+        self._hold_steps[rows] = self._opposed_steps[rows] = 0.0
         self.attempts[rows] = 1
 
     def restart_attempt(self, rows: Tensor) -> None:
         """Discard the grasps of `rows`: the next ones decide. Heights still count from the start of the trial."""
         self.held[rows] = False
         self._best_rise_m[rows] = self._lift_end_rise_m[rows] = self.slip_m[rows] = 0.0
+        self._hold_steps[rows] = self._opposed_steps[rows] = 0.0
         self.attempts[rows] += 1
 
     def update(
-        self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor, strayed: Tensor
+        self,
+        state: State,
+        *,
+        lifting: Tensor,
+        lift_ends: Tensor,
+        holding: Tensor,
+        unstable: Tensor,
+        strayed: Tensor,
+        shift_xy_w: Tensor,
     ) -> None:
         """Update after a control step.
 
         Masks (env,): in the lift, at its last step, in the hold, physics not finite, object out of the workspace.
+        `shift_xy_w` (env, 2): by how much a disturbance has moved the object [m].
         """
         offset = state.object_pos_w - self.start_pos_w
         in_palm = quat_rotate_inverse(state.palm_quat_w, state.object_pos_w - state.palm_pos_w)
         self.rise_m = offset[:, 2].clone()
         self._best_rise_m = torch.where(lifting, torch.maximum(self._best_rise_m, self.rise_m), self._best_rise_m)
-        self._pushed_m = torch.where(lifting | holding, self._pushed_m, offset[:, :2].norm(dim=1))
+        self._pushed_m = torch.where(lifting | holding, self._pushed_m, (offset[:, :2] - shift_xy_w).norm(dim=1))
         self._lift_end_rise_m = torch.where(lift_ends, self.rise_m, self._lift_end_rise_m)
         self._anchor_p = torch.where(lift_ends[:, None], in_palm, self._anchor_p)
         slip = (in_palm - self._anchor_p).norm(dim=1)
         self.slip_m = torch.where(holding, torch.maximum(self.slip_m, slip), self.slip_m)
         self.penetration_m = torch.maximum(self.penetration_m, state.penetration_m)
+        opposed = holding & opposed_contact(state.object_contact, self._thumb, self._fingers)
+        self._hold_steps = self._hold_steps + holding
+        self._opposed_steps = self._opposed_steps + opposed
         self._untouched = torch.where(state.object_contact.any(dim=1), 0.0, self._untouched + 1)
         good = (self.rise_m >= RISE_M) & (self.slip_m < SLIP_M) & (self._untouched < self._grace)
         self.unstable |= unstable
@@ -135,12 +163,14 @@ class OutcomeTracker:
             self.rise_m,
             self.slip_m,
             self.penetration_m,
+            self._opposed_steps / self._hold_steps,
             self.attempts,
         )
         table = torch.stack([column[list(rows)].double() for column in columns], dim=1).tolist()
         records = []
         for trial, name, values in zip(trials, names, table, strict=True):
-            held, unstable, best_rise_m, lift_end_rise_m, pushed_m, rise_m, slip_m, penetration_m, attempts = values
+            held, unstable, best_rise_m, lift_end_rise_m, pushed_m, *measured, attempts = values
+            rise_m, slip_m, penetration_m, opposed_share = measured
             failure = _failure(
                 held=bool(held),
                 unstable=bool(unstable),
@@ -158,6 +188,7 @@ class OutcomeTracker:
                 slip_m=slip_m,
                 penetration_m=penetration_m,
                 attempts=int(attempts),
+                opposed_share=math.nan if math.isnan(opposed_share) else opposed_share,  # one NaN: records stay equal
             )
             records.append(record)
         return records

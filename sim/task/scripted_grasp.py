@@ -25,9 +25,10 @@ class ScriptedGraspCfg:
     """Palm speed along its normal per metre of the lowest keypoint's height above `keypoint_floor_m` [1/s]."""
     sink_speed_m_s: Annotated[float, Bounds(0, 2)] = 0.1
     """Largest palm speed along its normal while closing [m/s]."""
-    keypoint_floor_m: Annotated[float, Bounds(0, 0.2)] = 0.0105
-    """Height over the table of the lowest keypoint while the hand closes [m]; at its default, 0.875 times `finger_m` of
-    the hand."""
+    keypoint_floor_m: Annotated[float | None, Bounds(0, 0.2)] = None
+    """Height over the table of the lowest keypoint while the hand closes [m]; null: that of keypoint_floor_fingers."""
+    keypoint_floor_fingers: Annotated[float, Bounds(0, 10)] = 0.875
+    """That height as a multiple of `finger_m` of the hand, half the thickness of a finger."""
     sink_m: Annotated[float, Bounds(0, 0.2)] = 0.006
     """Largest advance of the palm while closing, beyond the end of the approach [m]."""
     close_at_grip: Annotated[float, Bounds(0.001, 1)] = 0.5
@@ -49,15 +50,11 @@ class ScriptedGraspCfg:
             )
 
 
-FLOOR_OF_FINGER = 0.875
-"""Height of the lowest keypoint while the hand closes, as a share of half the thickness of a finger."""
-
-
 def scripted_grasp_of(finger_m: float, cfg: ScriptedGraspCfg) -> ScriptedGraspCfg:
-    """Return the scripted grasp of a hand: its fingers replace the default of keypoint_floor_m."""
-    if cfg.keypoint_floor_m != ScriptedGraspCfg().keypoint_floor_m:
+    """Return the scripted grasp of a hand: a keypoint_floor_m that is not given comes from its fingers."""
+    if cfg.keypoint_floor_m is not None:
         return cfg
-    return replace(cfg, keypoint_floor_m=FLOOR_OF_FINGER * finger_m)
+    return replace(cfg, keypoint_floor_m=cfg.keypoint_floor_fingers * finger_m)
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,12 @@ def scripted_grasp_step(
 ) -> ScriptedStep:
     """Compute one step of approach or closing; shapes (env,) unless stated.
 
-    `phase_s`: time since the start of the grasp phase. `travelled_m`, `depth_m`: done and planned length of the
-    approach. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
-    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, motor): direction of closing. `grip`:
-    confidence that thumb and another finger touch the object, 0 to 1.
+    `cfg`: that of `scripted_grasp_of`. `phase_s`: time since the start of the grasp phase. `travelled_m`, `depth_m`:
+    done and planned length of the approach. `palm_height_m`, `palm_down`: height of the palm target and the downward
+    share of its normal. `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, motor): direction
+    of closing. `grip`: confidence that thumb and another finger touch the object, 0 to 1.
     """
+    assert cfg.keypoint_floor_m is not None, "scripted_grasp_of gives the number of the hand"
     approach_s = cfg.approach_fraction * grasp_s
     approaching = phase_s < approach_s
     left_s = (approach_s - phase_s).clamp(min=step_s)

@@ -34,7 +34,7 @@ NOT_PARSED = {
     r"dexgrasp .* -m": "starts processes of its own; tests/policies/test_sweep.py",
     r"dexgrasp .*\bconfig=.*": "needs a saved run; tests/policies/test_sweep.py",
     r"docker .*": "installs packages",
-    r"ros2 bag reindex.*": "part of ROS",
+    r"ros2 bag (reindex|record).*": "part of ROS",
     r"dexgrasp .*\bcluster=.*": "needs the extra `ray`; tests/policies/test_ray_backend.py",
     r"colcon build": "run by tests/ros/test_launch.py",
     r"dexgrasp train objects=shipped": "shown as an error; refused by tests/policies/test_train.py",
@@ -50,6 +50,7 @@ NOT_RUN = {
     r"dexgrasp replay .*": "needs a recording; tests/ros/test_replay.py",
     r"dexgrasp export .*\bsign=.*": "needs a key; tests/policies/test_export.py",
     r"dexgrasp hands new hand.urdf .*": "needs a model of the user; tests/policies/test_hands_commands.py",
+    r"dexgrasp benchmark (?!validate).*": "needs a public set; tests/policies/test_public_benchmark.py",
     r"dexgrasp viewer recording.bag": "needs a recording; tests/perception/test_realsense.py",
     r"dexgrasp .*\bcluster=auto\b.*": "needs a cluster; tests/policies/test_ray_backend.py",
     r"make .*": "each target is a step of .ci/run, or installs packages; its commands are printed by make -n",
@@ -84,6 +85,7 @@ SHIPPED = {
     "runs/allegro/bundle": "assets/policies/allegro/student/bundle",
     "runs/allegro/refinement": "allegro/student",
     "runs/my_objects": "assets/objects",
+    "runs/my_things": "assets/objects",
     "runs/generated": "assets/objects",
     "path/to/meshes": "assets/objects",
     "path/to/scans": "assets/objects",
@@ -295,6 +297,7 @@ SMALL = {
     "export": {"physics": "turbo"},
     "viewer": {"frames": 1, "port": 0},
     "hands show": {"frames": 1, "port": 0},
+    "arms check": {"poses": 2},
     "hands tune": {"generations": 1, "population": 4, "trials": 2, "validation_trials": 2}
     | {"objects": "generated:4", "validation_objects": "generated:2:validation"},
     "objects generate": {"n": 36},
@@ -371,6 +374,7 @@ def _write_inputs(folder, household):
     from dexgrasp.perception.cameras.extrinsics import pose_to_dict
     from dexgrasp.perception.cameras.open import save_folder
     from dexgrasp.sim.sensors.synthetic_scenes import make_scene
+    from tests.helpers import synthetic_scan
     from tests.perception import test_calibration as calibration
 
     (folder / "path/to/images").mkdir(parents=True)
@@ -379,8 +383,11 @@ def _write_inputs(folder, household):
     (folder / "runs").mkdir()
     trimesh.creation.box((50, 60, 80)).export(folder / "path/to/meshes/box.obj")  # in millimetres
     trimesh.creation.cylinder(30, 100).export(folder / "path/to/meshes/can.stl")
-    for name in ("my_objects", "generated"):
+    for name in ("my_objects", "my_things", "generated"):
         (folder / "runs" / name).symlink_to(household.path)
+    poses = np.concatenate([synthetic_scan.ring(10, 32, 0.3), synthetic_scan.ring(6, 58, 0.3)])
+    box = synthetic_scan.box_scene((0.03, 0.02, 0.025))
+    synthetic_scan.render(box, poses, camera=synthetic_scan.SMALL).save(folder / "path/to/scan")
     save_folder(folder / "path/to/frames", [make_scene("plain", household, 0).frame] * 2, rate_hz=10)
     camera = replace(calibration.CAMERA, distortion="none", coeffs=(0.0,) * 5)
     (folder / "path/to/images/camera.json").write_text(json.dumps(asdict(camera)))
@@ -434,7 +441,11 @@ def test_a_shown_command_runs_at_small_size(command, workplace, tmp_path, monkey
         assert words[0] == "python", f"add {command.text} to NOT_RUN with a reason, or run it here"
         _in_folder(_example(words[1:], tmp_path, workplace), workplace)
         return
-    for word, module, extra in (("ros", "rclpy", "ros"), ("cluster=local", "ray", "ray")):
+    for word, module, extra in (
+        ("ros", "rclpy", "ros"),
+        ("cluster=local", "ray", "ray"),
+        ("scan", "open3d", "scan"),
+    ):
         if word in dexgrasp:
             pytest.importorskip(module, reason=f"needs the extra `{extra}`")
     if dexgrasp and not dexgrasp[0].startswith("-") and "--help" not in dexgrasp:

@@ -207,3 +207,15 @@ def test_one_view_that_does_not_determine_the_poses_is_an_error():
     few = BoardViews(view=views.view[:2], corners_m=FLAT[:2], rays=views.rays[:2], carriers=views.carriers)
     with pytest.raises(np.linalg.LinAlgError):
         model_of(few).fit(START_LOG_SD)
+
+
+def test_what_no_corner_tells_keeps_the_errors_that_are_usual():
+    """Beside a focal length known to 1 %: centre 1 %, lens k1 0.03, k2 0.05, p 0.001, square 0.5 %, edges 0.3 mm."""
+    stated = {name: 0.01 * factor for name, factor in (INTRINSICS | BOARD).items()}
+    blind = np.array([0.0, -18.0, -18.0])  # corners are off by as much as they are deep
+    fit = model_of(views_of(2), mount_free=False, **stated).fit(blind)
+    usual = {"focal": 0.01, "aspect": 0.002, "centre_x": 0.01, "centre_y": 0.01, "k1": 0.03, "k2": 0.05}
+    usual |= {"p1": 0.001, "p2": 0.001, "scale": 0.005, "stretch": 0.001}
+    usual |= dict.fromkeys(("bend_xx", "bend_xy", "bend_yy"), 0.0003)
+    found = dict(zip(fit.corrections, np.sqrt(fit.covariance.diagonal()), strict=True))
+    assert found == pytest.approx(usual, rel=0.05)

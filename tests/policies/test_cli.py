@@ -1,6 +1,7 @@
 """The command line: commands, help without heavy imports, one-line errors, exit statuses, signals."""
 
 import ast
+import contextlib
 import os
 import re
 import signal
@@ -187,14 +188,14 @@ def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
     without = {command.words for command in COMMANDS if "plugins" not in fields(cli._resolve(command.schema))}
     assert without == {
         *("list", "completion"),
-        *("objects generate", "objects import", "objects show", "objects compare"),
+        *("objects generate", "objects import", "objects show", "objects compare", "objects scan"),
         *("calibrate board", "calibrate camera", "randomization show", "checkpoint upgrade", "checkpoint sb3"),
         *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
-        *("report", "hands check", "hands new"),
+        *("report", "hands check", "hands new", "arms check", "benchmark", "benchmark validate"),
     }
 
 
-HINT = re.compile(r"pip install '?dexgrasp\[(\w+)\]")
+HINT = re.compile(r"install_command\(['\"](\w+)")
 
 
 def hints():
@@ -212,8 +213,9 @@ def hints():
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.Constant, ast.JoinedStr)):
                     text = ast.unparse(node)
-                    if "pip install" in text:
+                    if HINT.search(text):
                         yield file, text
+                    assert "pip install" not in text or file.name == "text.py", f"{file}: use install_command: {text}"
 
 
 def test_install_hints_name_an_extra_that_brings_the_missing_package():
@@ -222,11 +224,27 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         name: " ".join(packages).lower().replace("-", "_")
         for name, packages in project["optional-dependencies"].items()
     }
-    modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
+    modules = {
+        "opencv": "opencv_python_headless",
+        "ray": "ray",
+        "pyarrow": "pyarrow",
+        "mujoco_warp": "mujoco_warp",
+        "open3d": "open3d",
+    }
     modules |= {"mujoco-menagerie": "mujoco_menagerie", "robot_descriptions": "robot_descriptions"}
     modules |= {
         name: name
-        for name in ("cryptography", "viser", "onnx", "onnxscript", "pyrealsense2", "rosbags", "tensorboard", "wandb")
+        for name in (
+            "cryptography",
+            "open3d",
+            "viser",
+            "onnx",
+            "onnxscript",
+            "pyrealsense2",
+            "rosbags",
+            "tensorboard",
+            "wandb",
+        )
     }
     found = set()
     for file, text in hints():
@@ -237,7 +255,20 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
         found.add(extra[1])
     assert found == {
-        *("calibrate", "export", "gpu", "hands", "ray", "realsense", "ros", "sign", "tensorboard", "viz", "wandb")
+        *(
+            "calibrate",
+            "export",
+            "gpu",
+            "hands",
+            "ray",
+            "realsense",
+            "ros",
+            "scan",
+            "sign",
+            "tensorboard",
+            "viz",
+            "wandb",
+        )
     }
 
 
@@ -298,6 +329,46 @@ def test_debugging_shows_the_traceback(walking, monkeypatch, capsys):
 
 def test_an_interruption_ends_with_130(walking, capsys):
     assert main(["walk", "stop"]) == 130
+    assert capsys.readouterr().err == "dexgrasp walk: interrupted; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_interruption_stays_one_where_the_end_of_the_command_fails(walking, monkeypatch, tmp_path, capsys, wrapped):
+    """Ctrl-C while a `with` block of a run, a tracker or a file is open, whose end then fails in turn."""
+
+    @contextlib.contextmanager
+    def opened():
+        try:
+            yield
+        finally:
+            try:
+                raise OSError(28, "No space left on device", "walk.csv")
+            except OSError as error:
+                raise (RuntimeError("the tracker is gone") if wrapped else error) from (error if wrapped else None)
+
+    def wait(_):
+        with opened():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+    monkeypatch.setattr(sys.modules[__name__], "walk", wait)
+    assert main(["walk"]) == 130
+    full = "walk.csv cannot be written: the disk is full; free space, then start the command again"
+    reason = "the tracker is gone" if wrapped else full
+    assert capsys.readouterr().err == f"dexgrasp walk: interrupted; then its end failed: {reason}\n"
+
+
+def test_an_interruption_that_native_code_turned_into_another_error_is_said(walking, monkeypatch, capsys):
+    def convert(_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            pass
+        raise ImportError("numpy: initialisation failed")
+
+    monkeypatch.setattr(sys.modules[__name__], "walk", convert)
+    assert main(["walk"]) == 130
     assert capsys.readouterr().err == "dexgrasp walk: interrupted; what was finished is kept\n"
 
 

@@ -13,14 +13,17 @@ from dexgrasp.policies.benchmarks.ablations import VARIANTS, BenchAblationsCfg, 
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
 from dexgrasp.policies.networks.student import make_encoder
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
 
 SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
 
 
 @pytest.fixture(scope="module")
-def env():
-    return GraspVecEnv(16, obs="both", task=SHORT, num_threads=1)
+def env(household):
+    """Four objects and the fastest physics: the subject here is what is learnt from, not what happens."""
+    physics = configs.load_option(PhysicsCfg, "physics", "turbo")
+    return GraspVecEnv(16, household, obs="both", task=SHORT, physics=physics, num_threads=1)
 
 
 def make_student(env, mix, iterations=4, teacher=None):
@@ -44,6 +47,27 @@ def test_rho_rises_in_a_straight_line_and_stays():
 def test_the_published_schedule_can_be_had():
     mix = DistillationCfg(rho_start=0.0, rho_end=0.4, rho_max=1.0)  # 2,000 of 5,000 iterations
     assert mix.rho(1000 / 5000) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("mix", "iterations", "least"),
+    [
+        (DistillationCfg(rho_start=0.15, rho_end=0.25), 2, 7),  # 1 / 6 is above 0.15, 1 / 7 below
+        (DistillationCfg(rho_start=0.15, rho_end=0.25), 6, 7),
+        (DistillationCfg(rho_start=0.15, rho_end=0.25), 7, None),
+        (DistillationCfg(rho_start=0.25, rho_end=0.5), 3, 4),  # rho(1 / 4) is 0
+        (DistillationCfg(rho_start=0.25, rho_end=0.25), 4, 5),  # rho(1 / 4) is rho_max
+        (DistillationCfg(rho_start=0.0, rho_end=0.0), 2, None),  # as recipe=refinement: no imitation is meant
+        (DistillationCfg(rho_start=0.15, rho_end=0.25, imitation_weight=0.0), 2, None),
+        (DistillationCfg(rho_start=0.15, rho_end=0.25, rho_max=0.0), 2, None),
+        (DistillationCfg(schedule="success", rho_start=0.5, rho_end=0.9), 2, None),
+    ],
+)
+def test_iterations_too_few_for_imitation_are_warned_of_with_the_least_that_begin_with_it(mix, iterations, least):
+    warning = mix.missing_imitation(iterations)
+    assert (f"; iterations={least} or more begin with imitation" in warning) if least else warning == ""
+    if least:
+        assert mix.rho(1 / least) == 0 < mix.rho(1 / (least - 1))
 
 
 def test_rho_may_follow_success(env):

@@ -20,7 +20,7 @@ from dexgrasp.policies.deploy.shipped import PolicyNotFoundError
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.export.controller import DeployableController
-from dexgrasp.policies.export.export import OWN_FILES, ExportCfg, export, make_contract
+from dexgrasp.policies.export.export import OWN_FILES, ExportCfg, export, grasp_contract, make_contract
 from dexgrasp.policies.export.export import make_task as make_rehearsal
 from dexgrasp.policies.export.replay_check import record_episodes, replay
 from dexgrasp.sim.robots.hand import HandSpec
@@ -201,11 +201,34 @@ def test_another_meaning_of_its_actions_is_refused(student_run, household):
 
 
 def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path):
-    expected = r"Expected random, synergy, zero, .*leap/teacher, or the path of a run directory .*bundle directory"
+    expected = r"Expected random, synergy, zero, .*leap/teacher, .*or the path of a run directory .*bundle directory"
     with pytest.raises(ValueError, match=rf"no policy 'runs/none'\. {expected}"):
         apply_policy_config(EvaluateCfg(policy="runs/none"))
     with pytest.raises(ValueError, match=rf"{tmp_path} holds no such policy\. {expected}"):
         apply_policy_config(EvaluateCfg(policy=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "policy", "expected"),
+    [
+        (
+            {"kind": "evaluate", "command": ["dexgrasp", "demo"]},
+            "allegro/student",
+            "`demo`, which trains nothing; its ",
+        ),
+        ({"kind": "evaluate", "command": ["dexgrasp", "evaluate"]}, "allegro/student", "`evaluate`, which trains"),
+        ({"kind": "benchros"}, "allegro/student", "`bench ros`, which trains nothing; its policy is allegro/student."),
+        ({"kind": "compare"}, None, "`compare`, which trains nothing. Expected"),
+        ({"kind": "train"}, None, "holds no such policy"),
+        ({"kind": ["damaged"]}, "allegro/student", "holds no such policy"),
+    ],
+)
+def test_a_run_that_trains_nothing_names_its_command_and_its_policy(facts, policy, expected, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    (tmp_path / "config.yaml").write_text("trials: 4\n" + (f"policy: {policy}\n" if policy else ""))
+    with pytest.raises(PolicyNotFoundError) as error:
+        registry.find_policy(str(tmp_path))
+    assert expected in str(error.value)
 
 
 def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
@@ -257,3 +280,13 @@ def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(studen
     with pytest.raises(ValueError, match="is a teacher"):
         export(ExportCfg(str(copied_run), str(tmp_path / "bundle")))
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("name", assets.names("hands"))
+def test_a_contract_holds_the_grasp_of_every_shipped_hand(name):
+    """A negative gap too: the top of the object lies between palm and fingertips."""
+    hand = HandSpec.load(name)
+    contract = grasp_contract(hand)
+    for style, found in ((hand.power, contract.power), (hand.pinch, contract.pinch)):
+        assert (found.gap_m, found.floor_m) == (float(style.gap_m), float(style.floor_m))
+        assert len(found.open_pose) == len(hand.joint_names)

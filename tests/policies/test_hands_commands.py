@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from dexgrasp.policies.hands.commands import CheckHandCfg, NewHandCfg, check, ne
 from dexgrasp.policies.hands.tuning import TuneHandCfg, tune
 from dexgrasp.sim.hand_setup.checks import check_hand
 from dexgrasp.sim.hand_setup.draft import draft_hand
-from dexgrasp.sim.hand_setup.hand_probe import HandProbe
+from dexgrasp.sim.hand_setup.hand_probe import HandProbe, half_thickness
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
 from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.style_space import StyleSpace
@@ -166,7 +167,11 @@ def closing_times(factor: float, part: str = "") -> dict[str, object]:
         (changed(grasp={"offset_z_m": 0.1}), "offset", "set offset_y_m -?0.000, offset_z_m -?0.000"),
         (changed(grasp={"offset_y_m": -0.1}), "offset", "set offset_y_m -?0.000, offset_z_m -?0.000"),
         (changed(grasp={"gap_m": 0.16}), "gap_m", "set gap_m below 0.07"),
-        (changed(grasp={"floor_m": 0.01}), "floor_m", "raise floor_m to 0.098"),
+        (
+            changed(grasp={"floor_m": 0.01}),
+            "floor_m",
+            "left_end 8.8 cm below the table's surface, .* raise floor_m to 0.098",
+        ),
         (changed(actuation={"speed_limit": 0.1}), "closing time", "check speed_limit"),
         (changed(actuation={"effort_limit": 0.02}), "press", "effort_limit"),
     ],
@@ -179,6 +184,67 @@ def test_checks_name_what_is_broken_and_what_to_do(
     assert re.search(advice, found[f"power: {wrong}"].text)
     if wrong not in ("finger_b", "closing time", "floor_m"):  # the pose in the air is as good without them
         assert found["power: grip"].level == "wrong"
+
+
+def found_in(file: Path | str) -> dict[str, tuple[str, str]]:
+    """Return level and text of the findings about a hand."""
+    return {finding.what: (finding.level, finding.text) for finding in check_hand(HandSpec.load(file))}
+
+
+@pytest.mark.parametrize(("finger_m", "level"), [(0.0129, "ok"), (0.0131, "odd"), (0.0071, "ok"), (0.0069, "odd")])
+def test_finger_m_is_compared_with_the_geoms_at_the_fingertips(finger_m: float, level: str, tmp_path: Path) -> None:
+    """The fingers of the example end in capsules of 10 mm radius; 30 % of it are 3 mm."""
+    found = found_in(edited(tmp_path, THREE_FINGERS, **changed(grasp={"finger_m": finger_m})))["finger_m"]
+    assert found[0] == level and "are 10.0 mm" in found[1]
+    assert found[1].endswith("; set grasp.finger_m 0.0100") == (level == "odd")
+
+
+LINK = """
+<mujoco><worldbody>
+  <body name="link">
+    <geom type="box" size="0.005 0.02 0.008"/>
+    <geom type="capsule" fromto="0 0 0.03 0.02 0 0.03" size="0.006"/>
+    <geom type="sphere" size="0.05" pos="0 0 0.06" contype="0" conaffinity="0"/>
+  </body>
+  <body name="shell"><geom type="sphere" size="0.05" contype="0" conaffinity="0"/></body>
+</worldbody></mujoco>
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "point_b", "half"),
+    [("link", (0.02, 0, 0.036), 0.006), ("link", (0, 0, 0.009), 0.008), ("shell", (0, 0, 0), None)],
+)
+def test_half_thickness_is_that_of_the_nearest_colliding_geom(
+    body: str, point_b: tuple[float, float, float], half: float | None
+) -> None:
+    model = mujoco.MjModel.from_xml_string(LINK)
+    assert half_thickness(model, model.body(body).id, np.array(point_b)) == pytest.approx(half)
+
+
+def test_widths_are_the_distances_of_thumb_and_fingertips_open_and_closest() -> None:
+    """The example opens to 150 mm and closes to 25 mm, as its aperture and opposition say: 95 of 100 mm."""
+    found = found_in(THREE_FINGERS)
+    assert found["power: widths"][1] == "25 to 150 mm between thumb and fingertips, 95 % of objects of 20 to 120 mm"
+    assert found["power: aperture"][1].startswith("15.0 cm") and "as near as 2.5 cm" in found["power: opposition"][1]
+
+
+def test_fingers_across_the_hand_base_are_odd(tmp_path: Path) -> None:
+    for turned, level in ((44, "ok"), (46, "odd")):
+        axis = [0.0, float(np.sin(np.deg2rad(turned))), float(np.cos(np.deg2rad(turned)))]
+        found = found_in(edited(tmp_path, THREE_FINGERS, **changed(palm={"finger_b": axis})))["wrist"]
+        assert found[0] == level and f"fingers {turned} deg off z" in found[1]
+
+
+def test_a_thumb_that_starts_beside_bent_fingers_closes() -> None:
+    """Shadow's pinch grasp: they part from 43 mm to more before they come as near as 19 mm."""
+    found = found_in("shadow")
+    assert found["pinch: closing"][0] == found["pinch: normal_b"][0] == "ok"
+    assert found["pinch: widths"] == (
+        "odd",
+        "19 to 43 mm between thumb and fingertips, 23 % of objects of 20 to 120 mm; open the hand further, "
+        "or let thumb and fingers come nearer",
+    )
 
 
 def test_checks_name_fingers_without_keypoints(tmp_path: Path) -> None:
@@ -401,13 +467,25 @@ MJCF = six_motor_hand.mjcf(six_motor_hand.equalities())
         ),
         (URDF.replace("<mimic joint='index_1'", "<mimic joint='index_2'"), {}, "joint 'index_2' mimics itself: name"),
         (URDF.replace("<mimic joint='index_1'", "<mimic joint='index'"), {}, "'index_2' mimics 'index', which is no j"),
-        (URDF.replace("<joint name='ring_1'", "<joint name='index_1'"), {}, "two joints are called 'index_1': rename"),
-        (URDF.replace("<link name='ring_1'", "<link name='index_1'"), {}, "two links are called 'index_1': rename"),
+        (
+            URDF.replace("<joint name='ring_1'", "<joint name='index_1'"),
+            {},
+            "several joints are called 'index_1': rename",
+        ),
+        (URDF.replace("<link name='ring_1'", "<link name='index_1'"), {}, "several links are called 'index_1': rename"),
+        (
+            URDF.replace("<joint name='ring_1'", "<joint name='index_1'").replace(
+                "<joint name='thumb_1'", "<joint name='index_2'"
+            ),
+            {},
+            "several joints are called 'index_1', 'index_2': rename all but one",
+        ),
         (MJCF.replace('joint name="ring_1"', 'joint name="index_1"'), {}, "repeated name 'index_1' in joint"),
         (MJCF.replace('<joint name="thumb_1"', "<joint"), {}, "a joint of body 'thumb_1' has no name; give it one"),
         (MJCF.replace('<body name="ring_1"', "<body"), {}, "the body of joint 'ring_1', on 'palm', has no name; give"),
         (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='shell.stl'/>"), {}, "binary STL or an OBJ"),
         (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='none.stl'/>"), {}, r"no file .*none\.stl"),
+        (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='none.dae'/>"), {}, r"no file .*none\.dae"),
     ],
 )
 def test_draft_refuses_bad_models_in_one_line_and_writes_nothing(

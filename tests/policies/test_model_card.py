@@ -34,9 +34,10 @@ def test_the_card_counts_steps_and_gives_results_with_their_intervals(shipped):
     low, high = (100 * end for end in result["wilson95"])
     rate = 100 * result["success_rate"]
     assert (
-        f"| shipped | floating | turbo | off | first_frame | points | none | 4 | {rate:.1f} % ({low:.1f} – {high:.1f}) "
-        f"| {rate:.1f} % |" in text
+        f"| shipped | floating | turbo | off | first_frame | points | none | 4 | {rate:.1f} % "
+        f"| {rate:.1f} % ({low:.1f} – {high:.1f}) |" in text
     )
+    assert "Start noise: palm ±12 mm, approach ±20 mm, tilt sd 3.4°, fingers ±2.9°." in text
 
 
 def test_a_teacher_has_no_bundle_to_sign(shipped, tmp_path):

@@ -14,6 +14,7 @@ from dexgrasp import assets
 from dexgrasp.policies.cli.commands import COMMANDS
 from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.cli.option_docs import keys
+from dexgrasp.policies.public_benchmark.object_sets import object_sets
 from dexgrasp.policies.run_directory import Run, kind_of_run
 from dexgrasp.utils.files import OLD, PARTIAL
 from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, forced, words_of_kind
@@ -24,9 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
     "hands new": [str(Path(__file__).parents[2] / "examples/three_finger_hand/hand.xml")],
     "objects import": ["meshes"],
+    "objects scan": ["views"],
     "objects compare": ["shipped", "shipped"],
     "train": ["objects=generated:4", "validation_objects=generated:2:validation"],
     "compare": ["zero", "synergy"],
+    "benchmark": ["ycb", "ycb"],
     "report": ["runs/a"],
     "video": ["runs/a"],
     "export": ["policy=allegro/student"],
@@ -66,6 +69,9 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "docs/README.md").write_text("my notes\n")
     for name in ("meshes", "views", "bag"):
         (tmp_path / name).mkdir()
+    for name in object_sets()["ycb"].names:
+        (tmp_path / "ycb" / name).mkdir(parents=True)
+        (tmp_path / "ycb" / name / "textured.obj").write_text("")
     camera = {"width": 640, "height": 480, "fx": 600, "fy": 600, "cx": 320, "cy": 240}
     (tmp_path / "views/camera.json").write_text(json.dumps(camera))
     return tmp_path
@@ -267,7 +273,7 @@ def test_a_path_through_a_folder_that_is_missing_creates_only_the_folder_it_lead
     with claimed_folder("missing/../run", BOX) as path:
         assert path == here.resolve() / "run"
         (path / "box").touch()
-    assert sorted(os.listdir(here)) == ["bag", "docs", "meshes", "run", "views"]
+    assert sorted(os.listdir(here)) == ["bag", "docs", "meshes", "run", "views", "ycb"]
 
 
 def test_a_file_takes_no_place_of_a_folder_and_leftovers_of_its_killed_writers_go(here):

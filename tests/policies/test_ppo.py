@@ -6,11 +6,13 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from dexgrasp import configs
 from dexgrasp.policies.algorithms.learner import IterationCallback
 from dexgrasp.policies.algorithms.ppo import GraspPPO, gaussian_kl, log_prob, normalize_advantages, surrogate_loss
 from dexgrasp.policies.algorithms.rollout_buffer import RolloutBuffer
 from dexgrasp.policies.networks.actor_critic import Critic, Normaliser
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.rewards import RewardCfg
 
@@ -106,8 +108,10 @@ def test_advantages_that_count_are_standardised_in_place():
 
 
 @pytest.fixture(scope="module")
-def env():
-    return GraspVecEnv(24, obs="both", task=SHORT, num_threads=1)
+def env(household):
+    """Four objects and the fastest physics: the subject here is what is learnt from, not what happens."""
+    physics = configs.load_option(PhysicsCfg, "physics", "turbo")
+    return GraspVecEnv(24, household, obs="both", task=SHORT, physics=physics, num_threads=1)
 
 
 def test_what_time_alone_ended_is_credited_with_its_value(env):

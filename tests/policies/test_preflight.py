@@ -47,6 +47,10 @@ REFUSED = [
     ("evaluate engine=warp cluster=local", "with engine=warp leave cluster out"),
     ("compare synergy", "compare needs two policies"),
     ("compare synergy runs/none", "b: no policy 'runs/none'"),
+    ("benchmark ycbb .", "unknown object set 'ycbb'. Did you mean 'ycb'?"),
+    ("benchmark ycb none", "no folder 'none': expected the meshes of ycb"),
+    ("benchmark ycb .", ". is not ycb: 78 meshes of 78 missing, as a_colored_wood_blocks/textured.obj"),
+    ("benchmark validate", "no file 'FILE': expected rows of `dexgrasp benchmark`"),
     (
         "export policy=allegro/student out=bundle trials=8",
         "8 of 112 steps each give 896 recorded steps, 1000 are needed",
@@ -59,6 +63,7 @@ REFUSED = [
     ("objects show none", "library: 'none' is neither"),
     ("objects show shipped out={folder}.png", "is a folder, expected a file"),
     ("objects import none out=library", "no folder of meshes at none"),
+    ("objects scan none out=library", "no source of frames 'none'"),
     ("calibrate camera none out=calibration", "none/camera.json is missing"),
     ("viewer policy=none", "no policy 'none'"),
     ("bench physics policy=none", "no policy 'none'"),
@@ -108,7 +113,7 @@ def test_a_mistake_is_refused_in_seconds_and_nothing_is_written(line, message, h
 def test_a_missing_extra_is_named_before_anything_begins(line, package, extra, here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)  # the import system then knows no such package
     assert main(line.split()) == 2
-    assert f"pip install 'dexgrasp[{extra}]' (No module named " in capsys.readouterr().err
+    assert f"pip install -e '.[{extra}]' -c constraints.txt (No module named " in capsys.readouterr().err
     assert {path.name for path in here.iterdir()} == {"file", "folder.png"}
 
 

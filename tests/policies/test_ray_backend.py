@@ -161,7 +161,7 @@ def test_a_worker_with_other_versions_is_refused(cfg, household):
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
 def test_without_ray_the_error_says_what_to_install(monkeypatch, cfg, missing, tmp_path):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"cluster=\.\.\. needs Ray and pyarrow: pip install 'dexgrasp\[ray\]'"):
+    with pytest.raises(ImportError, match=r"cluster=\.\.\. needs Ray and pyarrow: pip install -e '\.\[ray\]'"):
         evaluate(replace(cfg, cluster="auto", out=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
 

@@ -164,7 +164,7 @@ def test_an_interrupted_run_is_reported_from_its_trials(tmp_path, undrawn, capsy
     ]
     words = words_of(run / "report.html")
     assert "interrupted: 4 of 10 trials have finished" in words
-    assert "success: 3 of 4 trials" in words
+    assert "success with up to 3 attempts: 3 of 4 trials" in words
 
 
 def finished(folder, marks):
@@ -179,7 +179,10 @@ def test_runs_whose_objects_are_gone_or_renamed_are_reported_from_diagnostics_js
     run = finished(tmp_path / "run", "++-+")
     assert main(["report", str(run)]) == 0
     words = words_of(run / "report.html")
-    assert "success: 3 of 4 trials" in words and "No pictures: the objects are not where they were" in words
+    assert (
+        "success with up to 3 attempts: 3 of 4 trials" in words
+        and "No pictures: the objects are not where they were" in words
+    )
     assert main(["report", str(run), str(finished(tmp_path / "b", "+++-")), f"out={tmp_path / 'both.html'}"]) == 0
     assert "success 75.0 % 3/4 75.0 % 3/4" in words_of(tmp_path / "both.html")
     renamed = (run / "trials.jsonl").read_text().replace(NAMES[0], "renamed")
@@ -189,7 +192,7 @@ def test_runs_whose_objects_are_gone_or_renamed_are_reported_from_diagnostics_js
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace(str(tmp_path / "run" / "gone"), "shipped"))
     assert main(["report", str(run)]) == 0
-    assert "success: 3 of 4 trials" in words_of(run / "report.html")
+    assert "success with up to 3 attempts: 3 of 4 trials" in words_of(run / "report.html")
 
 
 def test_an_interrupted_run_whose_objects_are_gone_or_renamed_is_refused_in_one_line(tmp_path, capsys):
@@ -241,6 +244,24 @@ def test_several_runs_stand_side_by_side_with_differences_to_the_first(tmp_path,
     assert f"{NAMES[3]} 100.0 % 1/1 0.0 % 0/1 \N{MINUS SIGN}100.0 points" in objects
     assert NAMES[0] not in objects  # equal in both
     assert "://" not in out.read_text()
+
+
+def test_the_folder_of_a_sweep_stands_for_its_finished_jobs(tmp_path, capsys):
+    sweep, out = tmp_path / "sweep", tmp_path / "all.html"
+    sweep.mkdir()
+    jobs = [run_of(sweep / f"seed={seed}", marks) for seed, marks in ((1, "++-+"), (2, "+--+"), (3, "++++"))]
+    status = ("done", "done", "failed")
+    rows = [{"name": job.name, "status": one} for job, one in zip(jobs, status, strict=True)]
+    (sweep / "sweep.json").write_text(json.dumps({"command": "evaluate", "jobs": rows}))
+    assert main(["report", str(sweep), f"out={out}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [str(jobs[0]), str(jobs[1]), "report"]
+    assert " 75.0 % of 4 trials" in lines[0] and " 50.0 % of 4 trials" in lines[1]
+    assert main(["report", *map(str, sorted(sweep.glob("*"))), f"out={out}"]) == 0  # seed=1 to 3 and sweep.json
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    (sweep / "sweep.json").write_text(json.dumps({"command": "evaluate", "jobs": rows[2:]}))
+    assert main(["report", str(sweep)]) == 2
+    assert "is a sweep without a finished job" in capsys.readouterr().err
 
 
 def test_runs_of_other_seeds_are_not_compared_in_pairs(tmp_path):

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from dexgrasp import configs
 from dexgrasp.policies import run_directory
 from dexgrasp.policies.evaluation.config import EvaluateCfg
+from dexgrasp.policies.hands.tuning import TuneHandCfg
 from dexgrasp.policies.input_identity import InputFile
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.progress import Progress
@@ -117,6 +120,21 @@ def test_an_interruption_is_in_the_log_and_a_nested_file_gets_its_folders(tmp_pa
     assert text.rstrip().endswith("interrupted") and "failed" not in text
     with Run.open(tmp_path / "run", DigCfg()):  # the folder is free again
         pass
+
+
+@pytest.mark.parametrize("under_way", [KeyboardInterrupt(), ValueError("no such hole"), None])
+def test_an_error_at_the_end_of_a_run_does_not_hide_the_exception_under_way(tmp_path, under_way):
+    held = ExitStack()
+
+    @held.push
+    def fail(kind, error, _):
+        assert error is under_way and kind is (under_way and type(under_way))
+        raise OSError("the file system is gone")
+
+    with pytest.raises(OSError, match="gone") as failed, Run(tmp_path, held):
+        if under_way is not None:
+            raise under_way
+    assert failed.value.__context__ is under_way
 
 
 def test_going_on_keeps_the_earlier_start(tmp_path):
@@ -241,3 +259,78 @@ def test_a_new_folder_is_named_after_the_words_of_its_command(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     names = [run_directory.default_path(kind).name for kind in ("evaluate", "showrandomization", "benchdeploy")]
     assert [name[:-16] for name in names] == ["evaluate", "randomization-show", "bench-deploy"]
+
+
+def test_a_command_of_two_words_explains_its_groups_as_well(tmp_path):
+    usual = configs.load(TuneHandCfg, "hands_tune", ["hand=leap"])
+    other = configs.load(TuneHandCfg, "hands_tune", ["hand=leap", "camera=d435"])
+    Run.open(tmp_path / "run", usual).close()
+    with pytest.raises(ValueError, match=r"holds another run \(camera=first_frame then, camera=d435 now\)"):
+        Run.open(tmp_path / "run", other, may_differ=())
+
+
+def test_a_configuration_that_no_option_of_a_group_has_is_explained_key_by_key(tmp_path):
+    one, two = (
+        configs.load(
+            EvaluateCfg, "evaluate", ["policy=zero", f"task.camera.latency_steps={n}", f"task.camera.mode={mode}"]
+        )
+        for n, mode in ((1, "latest"), (2, "tracked"))
+    )
+    Run.open(tmp_path / "run", one).close()
+    with pytest.raises(
+        ValueError, match=r"holds another run \(task\.camera\.mode: 'latest' then, 'tracked' now, task\.camera\.late"
+    ):
+        Run.open(tmp_path / "run", two, may_differ=())
+
+
+def test_the_log_of_a_full_disk_says_nothing_and_that_of_a_wrong_message_does(tmp_path, capsys):
+    Run.open(tmp_path / "run", DigCfg()).close()
+    (tmp_path / "run/run.log").unlink()
+    (tmp_path / "run/run.log").symlink_to("/dev/full")
+    with Run.open(tmp_path / "run", DigCfg()):
+        logging.getLogger("dexgrasp").info("dug")
+    assert "Traceback" not in capsys.readouterr().err
+    with Run.open(tmp_path / "other", DigCfg()):
+        logging.getLogger("dexgrasp").info("dug %d holes", "three")
+    assert "TypeError" in capsys.readouterr().err
+
+
+def test_lines_of_the_log_begin_with_time_and_level(tmp_path):
+    with Run.open(tmp_path / "run", DigCfg()) as run:
+        logging.getLogger("dexgrasp").warning("deep")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING deep\n", (run.path / "run.log").read_text())
+
+
+def test_a_run_that_ends_before_it_is_recorded_keeps_no_handler(tmp_path):
+    before = list(logging.getLogger("dexgrasp").handlers)
+    Run.claim(tmp_path / "run", DigCfg).close()
+    with pytest.raises(ValueError), Run.claim(tmp_path / "run", DigCfg):
+        raise ValueError("refused")
+    assert logging.getLogger("dexgrasp").handlers == before
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    found = run_directory.versions(["numpy", "no-such-package"])
+    assert found["numpy"] == np.__version__ and found["no-such-package"] is None
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ({}, "is no run directory: expected the out= of `dexgrasp evaluate`"),
+        ({"run.json": "{}"}, "is no run directory"),
+        ({"config.yaml": ""}, "is no run directory"),
+        ({"run.json": '{"kind": "compare"}', "config.yaml": ""}, "compares two evaluations: take .*/a or .*/b$"),
+        ({"run.json": '{"kind": "train"}', "config.yaml": ""}, "is a run of 'train', not of 'evaluate': take the out="),
+        ({"run.json": '{"kind": "evaluate"}', "config.yaml": ""}, None),
+        ({"run.json": "{}", "config.yaml": ""}, None),  # of the first version, which recorded no kind
+    ],
+)
+def test_only_the_run_of_an_evaluation_is_taken_for_one(tmp_path, files, text):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    if text is None:
+        run_directory.check_evaluation(tmp_path)
+    else:
+        with pytest.raises(ValueError, match=text):
+            run_directory.check_evaluation(tmp_path)

@@ -237,6 +237,35 @@ def test_a_reset_forgets_how_long_the_palm_lagged():
     assert not any(a.fault for a in follow(made, lambda at, k: ([0.4, 0.4, 0.7], STILL), 9, HOME[1:], start=10))
 
 
+def test_a_reset_at_the_time_of_the_last_call_lets_the_next_call_move():
+    made = gate()
+    made(wanted(stamp_s=PERIOD_S), sensed(stamp_s=PERIOD_S), PERIOD_S)
+    made.reset(*HOME, PERIOD_S)
+    now_s = 2 * PERIOD_S
+    safe = made(wanted([0.5, 0.5, 0.5], stamp_s=now_s), sensed(stamp_s=now_s), now_s)
+    assert safe.fault == "" and safe.joint_target[0] == pytest.approx(0.1)  # 4 rad/s * 0.5 / 20 Hz
+
+
+def test_a_reading_of_the_time_of_the_reset_is_the_place_to_hold():
+    """Nearer than the lead of a target, 0.2 rad, no time need have passed between two readings."""
+    made = gate()
+    made(wanted(stamp_s=PERIOD_S), sensed([0.15, 0.5, 0.5], stamp_s=0.0), PERIOD_S)
+    made.stop("emergency stop")
+    for tick in range(2, 8):
+        safe = made(wanted(stamp_s=tick * PERIOD_S), sensed(stamp_s=tick * PERIOD_S), tick * PERIOD_S)
+    np.testing.assert_allclose(safe.joint_target, [0.15, 0.5, 0.5], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("stamp_s", "age"),
+    [(-1e9, "1000000000.000"), (-2e9, "2e+09"), (2e9, "-2e+09"), (-1e300, "1e+300"), (1e300, "-1e+300")],
+)
+def test_ages_of_readings_with_another_clock_are_short_to_read(stamp_s, age):
+    made = gate()
+    made.reset(*HOME, 0.0)
+    assert made(wanted(), sensed(stamp_s=stamp_s), 0.0).fault == f"readings: {age} s old, at most 0.100 s are allowed"
+
+
 class Odd:
     """An object whose conversions and attributes raise."""
 

@@ -40,8 +40,9 @@ from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.timers import cpu_seconds
 
 TINY = (
-    "objects=generated:8",
-    "validation_objects=generated:4:validation",
+    "objects=generated:4",
+    "validation_objects=generated:2:validation",
+    "physics=turbo",
     "validation_trials=4",
     "validation_interval=2",
     "num_threads=1",
@@ -101,7 +102,7 @@ def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
 def test_a_refinement_starts_at_its_own_rate_and_stays_near_the_policy_that_it_starts_from(tmp_path):
     """At the rate of a new policy the first iteration moved the shipped student by 135 targets."""
     words = ["recipe=refinement", "init_checkpoint=allegro/student", "teacher=allegro/teacher", "num_envs=16"]
-    cfg = configs.load(TrainCfg, "train", [*words, "objects=generated:8", "num_threads=1", "task.hold_s=0.3"])
+    cfg = configs.load(TrainCfg, "train", [*words, "objects=generated:4", "num_threads=1", "task.hold_s=0.3"])
     learner = make_learner(cfg, make_env(cfg), tmp_path)
     assert learner.learning_rate == cfg.distillation.ppo_rate == 1e-5
     found, adapt = [], learner._adapt_learning_rate
@@ -197,11 +198,17 @@ def test_a_teacher_must_be_whole_and_of_the_same_hand_and_task(teacher, tmp_path
         train(student(teacher, f"start={teacher}"))
 
 
+STRETCHED = "(limits of std and kl are stretched)"
+
+
 def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
     before = (teacher / "progress.csv").read_text()
     assert train(tiny(teacher, "num_envs=8", "iterations=4"))["iteration"] == 4
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations="
+    assert (
+        lines[0]
+        == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations= {STRETCHED}"
+    )
     assert lines[1].startswith("best validation") and "of 4 trials; 95 % interval" in lines[1]
     actions = "task.rate_hz=10.0 task.grasp_s=0.6 task.lift_s=0.2"  # of TINY: the student needs them
     assert lines[-1].endswith(f"dexgrasp train recipe=student teacher={teacher} {actions}")
@@ -274,21 +281,51 @@ def test_a_finished_run_and_another_option_are_told_before_objects_are_read(teac
     assert caplog.messages[0] == "finished: 4 of 4 iterations were run; nothing is trained"
 
 
-def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, tmp_path):
-    rare = ("num_envs=8", "iterations=4", "validation_interval=100")
-    words = [sys.executable, "-m", "dexgrasp", "train", *TINY, *rare, f"out={tmp_path}"]
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first = run.stdout.readline()  # of the first iteration: the second has begun
+RARE = ("num_envs=8", "iterations=4", "validation_interval=100")
+WITHOUT_TENSORBOARD = """
+import sys
+sys.modules["torch.utils.tensorboard"] = None
+from dexgrasp.__main__ import run
+from dexgrasp.policies.training.callbacks import ConsoleCallback
+tell = ConsoleCallback.on_iteration_end
+def tell_and_wait(self, learner):
+    tell(self, learner)
+    sys.stdin.read()  # ends when the signal is sent
+ConsoleCallback.on_iteration_end = tell_and_wait
+sys.exit(run())
+"""
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run without TensorBoard that Ctrl-C has ended: folder, exit status, lines of stdout, lines of stderr."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    words = [sys.executable, "-c", WITHOUT_TENSORBOARD, "train", *TINY, *RARE, f"out={folder}"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    run = subprocess.Popen(words, **pipes, text=True)
+    first = run.stdout.readline()  # of the first iteration, which ends when the signal is there
     run.send_signal(signal.SIGINT)
-    rest, said = run.communicate(timeout=60)
-    done = len([first, *rest.splitlines()])
-    assert run.returncode == 130 and 0 < done < 4
-    assert said.splitlines()[-2:] == [
+    rest, said = run.communicate(timeout=120)  # closes stdin
+    return folder, run.returncode, [first, *rest.splitlines()], said.splitlines()
+
+
+def test_without_tensorboard_training_says_so_in_one_line_and_goes_on(interrupted):
+    folder, _, iterations, said = interrupted
+    assert sum("TensorBoard is not installed" in line for line in said) == 1, said
+    assert iterations[0].split()[0] == "1"
+    assert (folder / "progress.csv").is_file() and (folder / "last.zip").is_file()
+
+
+def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, interrupted):
+    folder, status, iterations, said = interrupted
+    done = len(iterations)
+    assert status == 130 and done == 2
+    assert said[-2:] == [
         "stopping after this iteration; press Ctrl-C once more to stop at once",
-        f"dexgrasp train: interrupted; stopped after iteration {done}; the same command with out={tmp_path} goes on",
+        f"dexgrasp train: interrupted; stopped after iteration {done}; the same command with out={folder} goes on",
     ]
-    train(tiny(tmp_path, *rare))
-    assert_same(teacher / "last.zip", tmp_path / "last.zip")
+    train(tiny(folder, *RARE))
+    assert_same(teacher / "last.zip", folder / "last.zip")
 
 
 def test_a_student_ends_at_the_iteration_asked_for_and_goes_on_without_damaged_rollouts(
@@ -330,6 +367,7 @@ def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
         "distillation.gradient_steps=3",
         "distillation.batch_size=32",
         f"distillation.samples_per_rollout={keep}",
+        "validation_interval=100",
     )
     train(tiny(tmp_path / "through", *small, "iterations=4"))
     first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit_min=0.0001")
@@ -368,17 +406,6 @@ def test_test_objects_and_shared_objects_are_refused_before_anything_is_written(
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"dexgrasp train: error: {message}") and "ake " in said
     assert not (tmp_path / "run").exists()
-
-
-def test_without_tensorboard_training_says_so_in_one_line_and_goes_on(tmp_path):
-    blocked = (
-        "import sys; sys.modules['torch.utils.tensorboard'] = None;"
-        "from dexgrasp.policies.cli.main import main; sys.exit(main())"
-    )
-    words = ["train", *TINY, f"out={tmp_path}", "num_envs=4", "iterations=1", "validation_trials=2"]
-    done = subprocess.run([sys.executable, "-c", blocked, *words], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and done.stderr.count("TensorBoard is not installed") == 1, done.stderr
-    assert (tmp_path / "progress.csv").is_file() and (tmp_path / "last.zip").is_file()
 
 
 PARTING = """

@@ -113,7 +113,7 @@ def test_a_line_holds_the_fields_of_a_trial_and_no_more(tmp_path):
     assert [list(json.loads(line)) for line in lines] == [list(FIELDS)] * 3
     assert lines[0] == (
         '{"trial": 0, "object": "box", "disturbance": "größer", "success": true, "failure": "", "lift_m": 0.125, '
-        '"slip_m": 0.0, "penetration_m": 0.001, "attempts": 1}'
+        '"slip_m": 0.0, "penetration_m": 0.001, "attempts": 1, "opposed_share": null}'
     )
     assert json.loads(lines[1])["lift_m"] is None
     found = store.read()
@@ -142,6 +142,13 @@ def test_a_damaged_line_and_one_of_an_older_version_are_refused(tmp_path):
     store.path.write_text(text.replace(', "attempts": 1', "", 1))
     with pytest.raises(ValueError, match="choose another out="):
         store.read()
+
+
+def test_trials_of_a_version_without_the_touch_of_thumb_and_finger_stay_readable(tmp_path):
+    store = JsonLinesStore(tmp_path / "trials.jsonl")
+    store.append([asdict(one) for one in outcomes("none", 0, 1)])
+    store.path.write_text(store.path.read_text().replace(', "opposed_share": null', ""))
+    assert store.read() == outcomes("none", 0, 1)
 
 
 def test_a_run_has_trials_where_one_of_its_files_is_not_empty(tmp_path):

@@ -392,7 +392,7 @@ def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
         text = complaint(capsys, str(tmp_path), f"port={port}")
         assert f"cannot serve on 127.0.0.1:{port} (Address already in use); choose another port=" in text
     monkeypatch.setitem(sys.modules, "viser", None)
-    assert "the viewer needs viser: pip install 'dexgrasp[viz]'" in complaint(capsys, str(tmp_path))
+    assert "the viewer needs viser: pip install -e '.[viz]'" in complaint(capsys, str(tmp_path))
 
 
 def test_so_many_frames_and_one_line_with_the_address(tilted, tmp_path, capsys):

@@ -199,12 +199,21 @@ def test_markers_show_workspace_pregrasp_and_the_way_to_the_nearest_points(ros):
         ({"hand_model": "leap"}, "is a driver of the hand allegro, hand_model is leap"),
         ({"urdf_file": "broken.urdf"}, "is not XML"),
         ({"urdf_file": "other.urdf"}, "lacks the joints"),
+        ({"urdf_file": "links.urdf"}, r"several links of the URDF are called \['a', 'b'\]: rename"),
+        ({"urdf_file": "joints.urdf"}, r"several joints of the URDF are called \['turn'\]: rename"),
+        ({"urdf_file": "mimic.urdf"}, r"joint 'turn' of the URDF mimics 'spin', which is no joint"),
         ({"rate_hz": 0.0}, "rate_hz"),
     ],
 )
 def test_what_cannot_be_described_is_refused_in_one_line(tmp_path, monkeypatch, given, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.urdf").write_text("<robot")
+    links, ends = "".join(f"<link name='{name}'/>" for name in "abc"), "<parent link='a'/><child link='{}'/></joint>"
+    joints = [f"<joint name='turn' type='continuous'>{ends.format(child)}" for child in "bc"]
+    (tmp_path / "links.urdf").write_text(f"<robot name='x'>{links}<link name='a'/><link name='b'/></robot>")
+    (tmp_path / "joints.urdf").write_text(f"<robot name='x'>{links}{''.join(joints)}</robot>")
+    mimic = joints[0].replace("<parent", "<mimic joint='spin'/><parent") + joints[1].replace("turn", "roll")
+    (tmp_path / "mimic.urdf").write_text(f"<robot name='x'>{links}{mimic}</robot>")
     (tmp_path / "other.urdf").write_text('<robot name="x"><link name="world"/></robot>')
     with pytest.raises(ValueError, match=text) as raised:
         read_robot_model(configs.from_dict(DescriptionCfg, given, "description"), "/")

@@ -11,10 +11,11 @@ pytest.importorskip("dexgrasp_msgs", reason="needs a sourced build of ros2_ws (m
 from action_msgs.msg import GoalStatus
 from dexgrasp_msgs import action as actions
 from dexgrasp_msgs.msg import GraspState
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, TransformStamped
 from rclpy.action import ActionClient
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
 
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.grasping import actions as served
@@ -75,9 +76,14 @@ def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     target.header.frame_id = "somewhere_else"
     status, result = Call(bench.ros, actions.Place, "place", palm=target).ended()
     assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Place.Result.REFUSED)
-    assert result.message == "the palm pose is in frame 'somewhere_else', expected 'world'"
+    assert result.message.startswith("tf does not join the frames 'world' and 'somewhere_else'")
     goal_m = np.array([GOAL[0], GOAL[1] - 0.12, GOAL[2] + 0.02])
-    target = message_conversions.pose_message(goal_m, [0.5**0.5, 0.0, 0.5**0.5, 0.0], 0.0, "world")
+    frames = bench.ros.publisher(TFMessage, "/tf_static", LATCHED)
+    shelf = TransformStamped(child_frame_id="shelf")
+    shelf.header.frame_id, shelf.transform.translation.x = "world", 0.3
+    frames.publish(TFMessage(transforms=[shelf]))
+    bench.ros.spin(0.3)
+    target = message_conversions.pose_message(goal_m - [0.3, 0, 0], [0.5**0.5, 0.0, 0.5**0.5, 0.0], 0.0, "shelf")
     palms.clear()
     status, result = Call(bench.ros, actions.Place, "place", palm=target).ended()
     assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, actions.Place.Result.SUCCEEDED), result.message

@@ -132,3 +132,16 @@ def test_configuration_and_layouts_name_what_exists():
     text = (SOURCES / "dexgrasp_description/foxglove/grasp.json").read_text()
     assert json.loads(text)["layout"]
     assert {name.split(".")[0] for name in re.findall(r'"/([\w/.]+)(?:\[:\])?"', text)} <= topics
+
+
+def test_the_profile_of_rosbag2_names_topics_with_a_quality_of_service_that_their_publishers_offer():
+    folder = SOURCES / "dexgrasp_bringup" / "config"
+    storage = yaml.safe_load((folder / "rosbag2_storage.yaml").read_text())
+    assert (storage["compression"], storage["chunkSize"]) == ("Zstd", 2**20)
+    for topic, profile in yaml.safe_load((folder / "rosbag2_qos.yaml").read_text()).items():
+        assert profile["history"] == "keep_last" and profile["depth"] >= 10
+        rows = [row for row in PAGE.splitlines() if row.startswith(f"| out | `{topic}` |")]
+        assert rows, topic
+        offered = rows[0].split(" | ")[3]
+        assert profile["durability"] == "volatile" or offered == "reliable, transient local", topic
+        assert profile["reliability"] == "best_effort" or offered.startswith("reliable"), topic

@@ -1,7 +1,9 @@
 """Recordings replayed: the same comes out again, one changed value is found, ROS is not needed."""
 
 import array
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +18,14 @@ from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
+from trajectory_msgs.msg import JointTrajectory
 
 from dexgrasp import assets
 from dexgrasp.perception.cameras.extrinsics import CameraPose
 from dexgrasp.policies.cli import main
 from dexgrasp.policies.deploy.policy import Policy
-from dexgrasp.policies.deploy.safety_gate import SafetyCfg
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions as m
@@ -31,11 +33,13 @@ from dexgrasp_ros.drivers import config
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.publishers import joint_command
-from dexgrasp_ros.grasping.state_machine import GraspStateMachine
+from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.types import GraspCfg, Inputs
 from dexgrasp_ros.message_conversions import depth_from_image, estimate_message, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
-from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
+from dexgrasp_ros.recording.decision_log import DecisionLog
+from dexgrasp_ros.recording.logged_grasp import LoggedGraspStateMachine
+from dexgrasp_ros.recording.logged_perception import LoggedPerceptionStateMachine
 from dexgrasp_ros.replay.bag import Bag
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,9 +47,17 @@ BUNDLE = assets.path("policies/allegro/student/bundle")
 DEPTH, INFO = "/camera/camera/depth/image_rect_raw", "/camera/camera/depth/camera_info"
 FRAME = "camera_depth_optical_frame"
 FRAME_TICKS, GRASP_AT, END_S = 2, 30, 40.0
-HOLD_TICKS = 10
+HOLD_TICKS, TICKS_OF_CHANGED = 10, 160
 TYPES = get_typestore(Stores.ROS2_JAZZY)
-KINDS = {"sensor_msgs/msg/PointCloud2": PointCloud2, "std_msgs/msg/Float64MultiArray": Float64MultiArray}
+MARKS = "std_msgs/msg/Float64MultiArray"
+KINDS = {
+    "sensor_msgs/msg/Image": Image,
+    "sensor_msgs/msg/JointState": JointState,
+    "sensor_msgs/msg/PointCloud2": PointCloud2,
+    "std_msgs/msg/Float64MultiArray": Float64MultiArray,
+    "std_msgs/msg/String": String,
+    "trajectory_msgs/msg/JointTrajectory": JointTrajectory,
+}
 
 
 class RecordedGrasp:
@@ -59,9 +71,16 @@ class RecordedGrasp:
         self.arm = ArmKinematics(drivers[1].arm, hand, 1 / policy.rate_hz)
         self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand.joint_names, self.arm.joint_names),
                                                             strict=True)]  # fmt: skip
-        self.machine = GraspStateMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
+        self.logs = {
+            name: DecisionLog(lambda text, name=name: self.tell(f"/{name}/decisions", String(data=text)))
+            for name in ("grasp", "perception")
+        }
+        settings = GraspNodeCfg(bundle=str(BUNDLE), grasp=GraspCfg(attempts=2))
+        self.machine = LoggedGraspStateMachine(
+            policy, settings.grasp, settings.safety, None, write=self.logs["grasp"].write, settings=settings
+        )  # home is the pose at activation, as where the palm pose comes from a topic
         cfg = PerceptionCfg(bundle=str(BUNDLE), arm="sim_ur5e", camera_file=str(camera_file), check_reachability=False)
-        self.watch = PerceptionStateMachine(make_inputs(cfg).setup)
+        self.settings = cfg
         self.q_hand = np.array(policy.contract.grasp.power.open_pose)
         self.q_arm, self.goal = self.arm.home.copy(), None
         self.period_s, self.estimate, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
@@ -70,8 +89,11 @@ class RecordedGrasp:
 
     def run(self):
         tick = held = 0
+        self.watch = LoggedPerceptionStateMachine(
+            make_inputs(self.settings).setup, self.logs["perception"].write, self.settings
+        )
         while held < HOLD_TICKS and self.now_s < 100.0 + END_S:
-            self.now_s += self.period_s
+            self.now_s = m.seconds(m.to_stamp(self.now_s + self.period_s))
             self.tell("/clock", Clock(clock=m.to_stamp(self.now_s)))
             self.read()
             if tick % FRAME_TICKS == 0:
@@ -104,7 +126,7 @@ class RecordedGrasp:
         if estimate is None:
             return
         if estimate.plan is not None:
-            self.tell("/perception/plan", m.plan_message(estimate.plan, estimate.stamp_s))
+            self.tell("/perception/plan", m.plan_message(estimate.plan, estimate.stamp_s, estimate.plan_id))
             self.plan, self.plan_s = estimate.plan, estimate.stamp_s
         self.tell("/perception/points", estimate_message(estimate, "world"))
         self.estimate = estimate
@@ -125,12 +147,14 @@ class RecordedGrasp:
         if not self.machine.active:
             assert self.machine.activate(inputs) == ""
             self.goal = self.q_arm
+            self.logs["grasp"].write("arm_start", goal=self.goal)
         if request:
             assert self.machine.request(request, inputs) == ""
         self.tell("/grasp/palm", m.pose_message(palm.pos_m, palm.quat, self.now_s, "world"))
         output = self.machine.tick(inputs)
         assert output.fault == ""
         self.goal = self.arm.step_towards(self.goal, Pose(output.safe.palm_pos_w, output.safe.palm_quat_w))
+        self.logs["grasp"].write("arm", goal=self.goal)
         for adapter, target in zip(self.adapters, (output.safe.joint_target, self.goal), strict=True):
             command = adapter.cfg.command
             message = joint_command(command.type, command.joints, adapter.command(target), self.period_s, self.now_s)
@@ -194,7 +218,7 @@ def bag(recorded, tmp_path_factory):
 
 def words(bag, camera_file, **others):
     return ["replay", str(bag), f"policy={BUNDLE}", f"camera_file={camera_file}", "check_reachability=false",
-            "grasp.attempts=2", *(f"{key}={value}" for key, value in others.items())]  # fmt: skip
+            "grasp.attempts=2", "exact=false", *(f"{key}={value}" for key, value in others.items())]  # fmt: skip
 
 
 def counted(text, topic):
@@ -214,6 +238,39 @@ def test_what_was_recorded_comes_out_again(bag, recorded, capsys):
     assert counted(text, "/hand_controller/commands") == number["/grasp/palm"] > 80
     assert counted(text, "/scaled_joint_trajectory_controller/joint_trajectory") >= number["/grasp/palm"] - 1
     assert Bag(bag).topics == number
+
+
+def test_frames_that_a_busy_node_skipped_are_told_by_its_marks(recorded, tmp_path, capsys):
+    """After each frame of the first view came another one, upside down: only marks say that none was used."""
+    raw, camera_file = recorded
+    first_cloud = next(place for place, row in enumerate(raw) if row[0] == "/perception/points")
+    raw = raw[: first_cloud + 40]
+    skipped, marks = [], []
+    for topic, kind, data in raw:
+        skipped.append((topic, kind, data))
+        if topic != DEPTH:
+            continue
+        image = deserialize_message(data, Image)
+        marks.append(m.seconds(image.header.stamp))
+        if len(skipped) < first_cloud:
+            image.header.stamp = m.to_stamp(marks[-1] + 0.001)
+            image.data = array.array("B", np.frombuffer(image.data, np.uint8)[::-1].tobytes())
+            skipped.append((topic, kind, cdr(image)))
+    told = [("/perception/marks", MARKS, cdr(Float64MultiArray(data=[stamp_s, 0.0, 0.0]))) for stamp_s in marks]
+    for name, rows, status in (("guessed", skipped, 1), ("told", [*skipped, *told], 0)):
+        bag = write(tmp_path / name, rows)
+        assert main.main(words(bag, camera_file, compare_policy="false")) == status, capsys.readouterr().out
+
+
+def test_a_first_view_older_than_the_bag_is_told_and_the_next_ones_compared(recorded, tmp_path, capsys):
+    raw, camera_file = recorded
+    third = [place for place, row in enumerate(raw) if row[0] == DEPTH][2]
+    last = max(place for place, row in enumerate(raw) if row[0] == "/perception/plan")  # before the second attempt
+    bag = write(tmp_path / "late", raw[third : last + 10])
+    assert main.main(words(bag, camera_file, compare_policy="false")) == 0, capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "the first view began before the bag: compared from" in text and text.endswith("no difference\n")
+    assert 0 < counted(text, "/perception/plan") < sum(row[0] == "/perception/plan" for row in raw)
 
 
 def changed(recorded, topic, number, change):
@@ -250,6 +307,115 @@ def test_one_changed_value_is_found(recorded, tmp_path, capsys, topic, number, c
     assert main.main(words(bag, recorded[1], **{only: "false"})) == 1
     said = capsys.readouterr().out
     assert f"first difference at {time_s:.3f} s in {topic}: recorded and replayed differ by {text}" in said
+
+
+def exact_words(bag, **others):
+    return ["replay", str(bag), f"policy={BUNDLE}", *(f"{key}={value}" for key, value in others.items())]
+
+
+def test_the_logs_are_repeated_bit_for_bit_with_the_settings_in_them(bag, recorded, capsys):
+    """Neither the camera's file nor the number of attempts is given; home was the pose at activation."""
+    raw = recorded[0]
+    assert main.main(exact_words(bag)) == 0, capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert text.endswith("no difference\n") and "tolerance" not in text
+    number = {topic: sum(row[0] == topic for row in raw) for topic in {row[0] for row in raw}}
+    assert counted(text, "/grasp/decisions") == number["/grasp/decisions"] > 250
+    assert counted(text, "/perception/decisions") == number["/perception/decisions"] > 50
+    assert counted(text, "/hand_controller/commands") > 80
+
+
+def next_double(values, index):
+    values[index] = np.nextafter(values[index], np.inf)
+
+
+def shift_joint(message):
+    next_double(message.position, 4)
+
+
+def shift_command(message):
+    next_double(message.data, 3)
+
+
+def shift_arm(message):
+    next_double(message.points[0].positions, 2)
+
+
+def shift_point(message):
+    rows = np.frombuffer(message.data, np.float32).copy()
+    rows[7] = np.nextafter(rows[7], np.float32(9))
+    message.data = array.array("B", rows.tobytes())
+
+
+def shift_depth(message):
+    """By one millimetre, in one pixel of those that are used."""
+    rows = np.frombuffer(message.data, np.uint16).reshape(message.height, message.width).copy()
+    rows[200, 320] += 1
+    message.data = array.array("B", rows.tobytes())
+
+
+def shift_decision(message):
+    values = json.loads(message.data)
+    next_double(values["output"]["command"], 5)
+    message.data = json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("topic", "number", "change", "said"),
+    [
+        ("/joint_states", 60, shift_joint, "not one that the log of decisions names"),
+        (DEPTH, 40, shift_depth, "was changed, or depth_stride"),
+        ("/perception/points", 30, shift_point, "not one that the log of decisions names"),
+        ("/perception/plan", 1, shift_command, "not one that the log"),
+        ("/hand_controller/commands", 60, shift_command, "not one that the log of decisions names"),
+        ("/scaled_joint_trajectory_controller/joint_trajectory", 60, shift_arm, "not one that the log"),
+        ("/grasp/decisions", 121, shift_decision, "command: recorded"),
+    ],
+)
+def test_one_changed_bit_is_found(recorded, tmp_path, capsys, topic, number, change, said):
+    raw, _ = changed(recorded, topic, number, change)
+    ticks = [place for place, row in enumerate(raw) if row[0] == "/grasp/palm"]
+    only = "policy" if topic == DEPTH or topic.startswith("/perception") else "perception"
+    bag = write(tmp_path / "changed", raw[: ticks[TICKS_OF_CHANGED]])
+    assert main.main(exact_words(bag, **{{"policy": "compare_policy"}.get(only, only): "false"})) == 1
+    text = capsys.readouterr().out
+    assert "first difference at " in text and said in text
+
+
+def without(raw, topic, chosen):
+    """The messages without some of a topic, by their number in it."""
+    count, kept = 0, []
+    for row in raw:
+        count += row[0] == topic
+        if row[0] != topic or not chosen(count - 1):
+            kept.append(row)
+    return kept
+
+
+def test_points_that_the_policy_was_given_must_be_in_the_bag(recorded, tmp_path, capsys):
+    bag = write(tmp_path / "lost", without(recorded[0], "/perception/points", lambda number: number == 50))
+    assert main.main(exact_words(bag, perception="false")) == 1
+    assert re.search("the points with stamp .* are not in the bag, or were changed", capsys.readouterr().out)
+
+
+def test_a_missing_event_is_a_difference(recorded, tmp_path, capsys):
+    bag = write(tmp_path / "gap", without(recorded[0], "/grasp/decisions", lambda number: number == 100))
+    assert main.main(exact_words(bag, perception="false")) == 1
+    assert "events 100 to 100 are missing in the bag" in capsys.readouterr().out
+
+
+def test_logs_that_begin_after_activation_are_compared_with_tolerances(recorded, tmp_path, capsys):
+    raw = without(recorded[0], "/grasp/decisions", lambda number: number < 20)
+    raw = without(raw, "/perception/decisions", lambda number: number < 3)
+    bag = write(tmp_path / "late", raw)
+    whole = {"camera_file": recorded[1], "check_reachability": "false", "grasp.attempts": 2}
+    assert main.main(exact_words(bag, **whole)) == 0
+    text = capsys.readouterr().out
+    assert "/grasp/decisions: begins with event 20, after 'activate'" in text and "nothing" not in text
+    assert counted(text, "/hand_controller/commands") > 80
+    only = write(tmp_path / "only", [row for row in raw if row[0] == "/grasp/decisions"])
+    assert main.main(exact_words(only)) == 1
+    assert "nothing in it could be compared" in capsys.readouterr().out
 
 
 def test_ros_is_not_needed(bag, recorded, tmp_path):

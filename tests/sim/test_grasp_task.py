@@ -1,5 +1,6 @@
 """The grasping task: what an episode is, who decides its outcome, and that it is reproducible."""
 
+import math
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,13 +15,15 @@ from dexgrasp import configs
 from dexgrasp.perception.observations import Layout, Term
 from dexgrasp.sim.envs.trial_streams import make_task
 from dexgrasp.sim.objects import ObjectLibrary, open_library
-from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
+from dexgrasp.sim.randomization.episode_draws import SHIFT_TRIES, EpisodeDraws
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task import grasp_task
 from dexgrasp.sim.task.actions import Phases
-from dexgrasp.sim.task.disturbances import DISTURBANCES, Disturber, free_shift
+from dexgrasp.sim.task.disturbances import DISTURBANCES, DisturbanceCfg, Disturber, free_shift
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, register_task, task_class
+from tests.helpers import trial_numbers
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
 
@@ -221,6 +224,80 @@ def test_the_object_is_moved_once_within_the_disc_when_the_hand_is_near(make, na
     assert task.disturber.shifted.any()
 
 
+def shifts_of_attempts(task: GraspTask, attempts: int) -> list[torch.Tensor]:
+    """Play the grasp phases of attempts of all trials; return the shifts of each (env, 2) [m]."""
+    task.reset([0, 1])
+    rows, done, found = torch.arange(2), torch.zeros(2, 2, dtype=torch.float64), []
+    for attempt in range(attempts):
+        if attempt:
+            task.start_regrasp(rows)
+        while (task.steps_since_pregrasp < task.grasp_steps).any():
+            task.step(torch.zeros(2, 22))
+        found.append(task.disturber.shift_xy_w - done)
+        done = task.disturber.shift_xy_w.clone()
+    return found
+
+
+def test_each_attempt_has_a_shift_of_its_own_where_it_is_asked_for(make):
+    """Three attempts: the first shift is that of per=trial, each is one of its attempt's draws, by the definition."""
+    live = replace(SHORT, camera=replace(SHORT.camera, mode="tracked"))
+    once = shifts_of_attempts(make(live, 2, auto_reset=False, disturbance="shift5", in_order=True), 3)
+    again = replace(live, disturbance=DisturbanceCfg(per="attempt"))
+    each = shifts_of_attempts(make(again, 2, auto_reset=False, disturbance="shift5", in_order=True), 3)
+    assert torch.equal(once[0], each[0]) and (once[0].norm(dim=1) > 0).all()
+    assert all((shift == 0).all() for shift in once[1:])
+    assert sum(int((shift.norm(dim=1) > 0).sum()) for shift in each[1:]) >= 3  # of 4: the hand may miss by far
+    for attempt, shift in enumerate(each):
+        for trial in range(2):
+            key = trial_numbers.key(0, trial)
+            radii, turns = (
+                np.array(trial_numbers.uniform(key, f"shift, {part}", SHIFT_TRIES, at=attempt))
+                for part in ("radius", "angle")
+            )
+            tries = 0.05 * np.sqrt(radii) * np.exp(2j * math.pi * turns)
+            now = complex(*shift[trial].tolist())
+            assert now == 0 or np.abs(tries - now).min() < 1e-9, (attempt, trial)
+
+
+def test_a_frozen_camera_gives_the_first_view_of_each_attempt_alone(make):
+    """Two attempts; the object is moved in each: only the view of the second one shows where it was by then."""
+    camera = configs.load_option(CameraCfg, "camera", "d435_frozen")
+    assert replace(camera, frozen=False) == configs.load_option(CameraCfg, "camera", "d435")
+    task = make(replace(SHORT, camera=replace(camera, move_with_palm=False)), 2, auto_reset=False, in_order=True)
+    task.reset([0, 1])
+    views = []
+    for attempt in range(2):
+        if attempt:
+            task.start_regrasp(torch.arange(2))
+            while (task.steps_since_pregrasp < 0).any():
+                task.step(torch.zeros(2, 22))
+        views.append(task.object_camera.points_w.clone())
+        task.engine.move_object(torch.arange(2), task.engine.state.object_pos_w + torch.tensor([0.04, 0.0, 0.0]))
+        while (task.steps_since_pregrasp < task.grasp_steps).any():
+            task.step(torch.zeros(2, 22))
+        assert torch.equal(task.object_camera.points_w, views[-1])
+    assert (views[1].mean(dim=1) - views[0].mean(dim=1)).norm(dim=1).min() > 0.01
+
+
+def test_the_shift_of_a_trial_is_no_motion_by_the_hand(make):
+    """The outcome's motion over the table is that of the object minus the shift."""
+    task = make(auto_reset=False, disturbance="shift5", in_order=True)
+    task.reset([0, 1, 2, 3])
+    while (task.steps_since_pregrasp < task.grasp_steps).any():
+        task.step(torch.zeros(4, 22))
+    moved = (task.engine.state.object_pos_w - task.outcome_tracker.start_pos_w)[:, :2] - task.disturber.shift_xy_w
+    torch.testing.assert_close(task.outcome_tracker._pushed_m, moved.norm(dim=1))
+
+
+def test_every_object_has_the_mass_that_is_asked_for(make):
+    task = make(replace(SHORT, object_mass_kg=0.25), in_order=True)
+    task.reset([0, 1, 2, 3])
+    torch.testing.assert_close(task.engine.state.object_mass, torch.full((4,), 0.25, dtype=torch.float64))
+    heavy = make(replace(SHORT, object_mass_kg=0.25), in_order=True, disturbance="heavy")
+    heavy.reset([0, 1, 2, 3])
+    torch.testing.assert_close(heavy.engine.state.object_mass, torch.full((4,), 0.5, dtype=torch.float64))
+
+
 def test_a_free_shift_avoids_the_hand():
     points = torch.tensor([[[0.0, 0.0, 0.02]]]).double()
     keypoints = torch.tensor([[[0.05, 0.0, 0.02]]]).double()
@@ -265,6 +342,25 @@ def test_the_force_pushes_only_once_the_object_is_gripped(make):
     disturb(task)
     force = np.linalg.norm(task.engine.batch.xfrc_applied[:, task.engine.slots.object_body, :3], axis=1)
     np.testing.assert_allclose(force, [0, 0, 2.5, 0], atol=1e-12)
+
+
+def test_the_force_may_be_a_multiple_of_the_weight(make):
+    """Twice the weight of each object: 2 * 9.81 m/s^2 times its mass."""
+    cfg = replace(SHORT, disturbance=DisturbanceCfg(force_n=0.0, force_weights=2.0))
+    task = make(cfg, auto_reset=False, disturbance="force", in_order=True)
+    task.reset([0, 1, 2, 3])
+    task.disturber.gripped[:] = True
+    disturb(task)
+    force = np.linalg.norm(task.engine.batch.xfrc_applied[:, task.engine.slots.object_body, :3], axis=1)
+    masses = [task.library[name].mass for name in task.objects]
+    assert len(set(masses)) > 1
+    np.testing.assert_allclose(force, [2 * 9.81 * mass for mass in masses], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("newtons", "weights"), [(2.5, 2.0), (0.0, 0.0)])
+def test_the_force_is_given_in_one_unit(newtons, weights):
+    with pytest.raises(ValueError, match=rf"exactly one of force_n and force_weights above 0, got {newtons:g} and"):
+        DisturbanceCfg(force_n=newtons, force_weights=weights)
 
 
 def test_an_object_is_gripped_when_thumb_and_finger_have_touched_it_for_a_quarter_of_a_second(allegro):

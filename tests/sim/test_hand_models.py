@@ -623,7 +623,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, package
     for name in (package, f"{package}._descriptions"):
         monkeypatch.setitem(sys.modules, name, None)
     model = f"{package.removeprefix('mujoco_')}:some_hand"
-    with pytest.raises(ValueError, match=r"need mujoco-menagerie and robot_descriptions: pip install 'dexgrasp\[hands"):
+    with pytest.raises(ValueError, match=r"need mujoco-menagerie and robot_descriptions: pip install -e '\.\[hands"):
         HandSpec.load(write_hand(tmp_path, model=model))
 
 

@@ -406,7 +406,7 @@ DAMAGED = {
     "word.obj": (b"v 0 0 zero\n", "line 1 cannot be read: 'v 0 0 zero'"),
     "short.obj": (b"v 0 0\n", "line 1 has fewer than three values"),
     "nan.obj": (b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", "not finite: 1 of 4"),
-    "empty.obj": (b"# nothing", "empty: 0 vertices, 0 faces"),
+    "empty.obj": (b"# nothing", "empty: 0 vertices, 0 faces; expected the closed surface"),
     "cut.ply": (ply(*SOLIDS["box"][:2], "binary_little_endian")[:-5], "not a PLY file: .*early end-of-file"),
     "points.ply": (
         b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"

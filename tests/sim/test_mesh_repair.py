@@ -327,3 +327,62 @@ def test_mass_properties_far_from_the_origin_agree_with_those_at_it():
         np.testing.assert_allclose(
             np.diag(second), volume * np.array([b * b + c * c, a * a + c * c, a * a + b * b]) / 12, rtol=1e-6
         )
+
+
+def box_with(*faces, points=()):
+    """A box of 0.06 x 0.05 x 0.04 m with further faces, and further vertices from number 8 on."""
+    box = trimesh.creation.box((0.06, 0.05, 0.04))
+    vertices = np.vstack([box.vertices, np.reshape(points, (-1, 3))])
+    return trimesh.Trimesh(vertices, np.vstack([box.faces, faces]), process=False)
+
+
+BOX = trimesh.creation.box((0.06, 0.05, 0.04))
+STRIP = np.array([[0.05 * np.cos(t), 0.05 * np.sin(t), z] for t in np.arange(12) * np.pi / 6 for z in (0.0, 0.02)])
+ADVICE = {
+    "a wall inside": (
+        box_with((0, 3, 7), (0, 7, 4)),
+        r"not a solid: three or more faces meet in 3 of 20 edges, 1 belong to one face; delete walls inside it",
+    ),
+    "a fin": (
+        box_with((0, 1, 8), (0, 8, 1), points=(0, 0, 0.05)),
+        "not a solid: three or more faces meet in 1 of 20 edges, 2",
+    ),
+    "a flat sheet": (
+        trimesh.Trimesh(BOX.vertices * (1, 1, 0), BOX.faces),
+        "too thin: it is flat, a surface without th",
+    ),
+    "a plate": (trimesh.creation.box((0.1, 0.08, 0.002)), r"too thin: shortest side 2 mm, at least 4 mm, .*thicker"),
+}
+"""Surfaces that no importer can make a body of, and what is said of them."""
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_a_refusal_names_the_fault_of_the_surface_and_what_to_change(name):
+    mesh, text = ADVICE[name]
+    with pytest.raises(RefusedMeshError, match=text) as refusal:
+        clean_parts(mesh, 1.0)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_strip_is_told_by_the_edges_of_one_face():
+    """A Moebius strip: 12 quads joined with one half turn; 24 of its 48 edges belong to one face."""
+    at = [(2 * i, 2 * i + 1) for i in range(12)] + [(1, 0)]
+    faces = [face for (a, b), (c, d) in pairwise(at) for face in ((a, c, b), (b, c, d))]
+    with pytest.raises(RefusedMeshError, match=r"not closed: 24 of 48 edges belong to one face; close the surface"):
+        clean_parts(trimesh.Trimesh(STRIP, faces, process=False), 1.0)
+
+
+def test_a_side_that_is_scaled_to_the_least_thickness_is_accepted():
+    for scale in (0.1, 0.2, 0.3):  # 0.004 m but for the rounding of a product
+        parts, _ = clean_parts(trimesh.creation.box((0.1 / scale, 0.02 / scale, 0.004 / scale)), scale)
+        assert len(parts) == 1
+
+
+def test_a_mass_that_no_such_body_has_is_refused_with_the_option_that_causes_it(tmp_path):
+    BOX.export(tmp_path / "box.stl")  # 120 cm^3: at most 3.6 kg
+    with pytest.raises(
+        RefusedMeshError, match=r"unusable: mass 5 kg of 120 cm\^3 .*; give another mass_min=, or leave"
+    ):
+        model_from_mesh(tmp_path / "box.stl", "box", 1.0, ImportSettings(mass_min=5, mass_max=9))
+    with pytest.raises(RefusedMeshError, match=r"unusable: mass 1e-05 kg of 120 cm\^3 .*; give another mass_max=, or"):
+        model_from_mesh(tmp_path / "box.stl", "box", 1.0, ImportSettings(mass_min=1e-6, mass_max=1e-5))

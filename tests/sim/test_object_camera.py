@@ -480,6 +480,7 @@ def test_each_camera_preset_has_its_mode():
     modes = {name: configs.load_option(CameraCfg, "camera", name).mode for name in configs.options("camera")}
     assert modes == {
         "d435": "tracked_updated",
+        "d435_frozen": "tracked_updated",
         "d435_latest": "latest",
         "d435_tracked": "tracked",
         "first_frame": "first_frame",

@@ -1,13 +1,16 @@
 """Outcomes of hand-made episodes: eight steps of grasp, lift and hold, one cause of failure each."""
 
+import math
 from dataclasses import fields
 
 import pytest
 import torch
 
 from dexgrasp.sim.engine.base import State
+from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.outcomes import FAILURES, Outcome, OutcomeTracker
 
+ALLEGRO = HandSpec.load("allegro")
 STEP_S = 0.05
 GRASP, LIFT, HOLD = 2, 2, 4
 STEPS = GRASP + LIFT + HOLD
@@ -30,14 +33,22 @@ def _size(name, sizes):
     return next((size for word, size in sizes.items() if word in name), ())
 
 
-def run(change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
+def run(change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS, shift_xy_w=(0.0, 0.0)):
     """Tracker of one episode; `change` edits the state of each step."""
-    tracker, state = OutcomeTracker(1, STEP_S), world()
+    tracker, state = OutcomeTracker(1, STEP_S, ALLEGRO), world()
     tracker.reset(torch.tensor([0]), state)
-    return play(tracker, change, heights, strayed, unstable, steps)
+    return play(tracker, change, heights, strayed, unstable, steps, shift_xy_w)
 
 
-def play(tracker, change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
+def play(
+    tracker,
+    change=lambda step, state: None,
+    heights=NORMAL,
+    strayed=(),
+    unstable=(),
+    steps=STEPS,
+    shift_xy_w=(0.0, 0.0),
+):
     """Run one more grasp, lift and hold through a tracker."""
     for step in range(steps):
         state = world()
@@ -51,6 +62,7 @@ def play(tracker, change=lambda step, state: None, heights=NORMAL, strayed=(), u
             holding=torch.tensor([step >= GRASP + LIFT]),
             unstable=torch.tensor([step in unstable]),
             strayed=torch.tensor([step in strayed]),
+            shift_xy_w=torch.tensor([shift_xy_w], dtype=torch.float64),
         )
     return tracker
 
@@ -150,7 +162,7 @@ def test_contact_may_flicker_for_one_step_but_not_for_a_tenth_of_a_second(gap, e
 def test_the_time_without_contact_is_counted_in_whole_control_steps(step_s, grace):
     """A tenth of a second, rounded, but at least one step: so many steps without contact are too many."""
     for gap in (grace - 1, grace):
-        tracker, state = OutcomeTracker(1, step_s), world()
+        tracker, state = OutcomeTracker(1, step_s, ALLEGRO), world()
         tracker.reset(torch.tensor([0]), state)
         update(tracker, state, "lift_ends")
         state.object_pos_w[:, 2] += 0.2
@@ -170,15 +182,16 @@ def test_a_touch_of_any_body_is_a_contact():
 
 def update(tracker, state, *phases):
     """One step in the named phases."""
+    envs = len(tracker.attempts)
     masks = {
-        name: torch.tensor([name in phases]) for name in ("lifting", "lift_ends", "holding", "unstable", "strayed")
+        name: torch.full((envs,), name in phases) for name in ("lifting", "lift_ends", "holding", "unstable", "strayed")
     }
-    tracker.update(state, **masks)
+    tracker.update(state, **masks, shift_xy_w=torch.zeros(envs, 2))
 
 
 def episode(heights, beside=0.0):
     """Failure of an object that starts at the origin and has these heights in grasp, lift, its last step and hold."""
-    tracker, state = OutcomeTracker(1, STEP_S), world()
+    tracker, state = OutcomeTracker(1, STEP_S, ALLEGRO), world()
     state.object_pos_w[:] = 0.0
     tracker.reset(torch.tensor([0]), state)
     for phases, height in zip(((), ("lifting",), ("lifting", "lift_ends"), ("holding",)), heights, strict=True):
@@ -217,7 +230,7 @@ def test_a_push_after_the_grasp_phase_is_none():
 
 @pytest.mark.parametrize(("slip_m", "held"), [(0.08, False), (0.0799, True)])
 def test_eight_centimetres_of_slip_are_too_many(slip_m, held):
-    tracker, state = OutcomeTracker(1, STEP_S), world()
+    tracker, state = OutcomeTracker(1, STEP_S, ALLEGRO), world()
     state.object_pos_w[:], state.palm_pos_w[:] = 0.0, 0.0
     state.palm_quat_w[:] = torch.tensor([1.0, 0.0, 0.0, 0.0])
     tracker.reset(torch.tensor([0]), state)
@@ -229,7 +242,7 @@ def test_eight_centimetres_of_slip_are_too_many(slip_m, held):
 
 
 def test_a_reset_forgets_how_long_the_object_was_not_touched():
-    tracker, state = OutcomeTracker(1, STEP_S), world()
+    tracker, state = OutcomeTracker(1, STEP_S, ALLEGRO), world()
     tracker.reset(torch.tensor([0]), state)
     state.object_contact[:] = False
     for _ in range(10):
@@ -239,7 +252,7 @@ def test_a_reset_forgets_how_long_the_object_was_not_touched():
     state.object_contact[:] = False
     state.object_pos_w[:, 2] += 0.2
     state.palm_pos_w[:, 2] += 0.2
-    tracker.update(state, *(torch.tensor([mask]) for mask in (True, True, True, False, False)))
+    update(tracker, state, "lifting", "lift_ends", "holding")
     assert tracker.held.tolist() == [True]
 
 
@@ -253,10 +266,10 @@ def test_a_new_attempt_starts_without_an_object_in_the_hand():
 
 
 def test_outcomes_of_chosen_rows_come_in_their_order():
-    tracker, state = OutcomeTracker(3, STEP_S), world(3)
+    tracker, state = OutcomeTracker(3, STEP_S, ALLEGRO), world(3)
     tracker.reset(torch.arange(3), state)
     state.penetration_m[:] = torch.tensor([0.001, 0.002, 0.003], dtype=torch.float64)
-    tracker.update(state, *(torch.zeros(3, dtype=torch.bool) for _ in range(3)), *torch.zeros(2, 3, dtype=torch.bool))
+    update(tracker, state)
     found = tracker.outcomes([2, 0], [12, 10], ["cup", "box"], "heavy")
     assert [(o.trial, o.object, o.disturbance, o.penetration_m) for o in found] == [
         (12, "cup", "heavy", 0.003),
@@ -271,6 +284,41 @@ def test_physics_that_fails_once_makes_the_trial_unstable_however_well_it_ends()
 
 def test_an_object_that_left_the_workspace_is_no_success_even_if_it_is_lifted_later():
     assert failure(strayed=[1]) != ""
+
+
+@pytest.mark.parametrize(("pushed", "expected"), [(0.0, "missed"), (0.07, "missed"), (0.09, "pushed_away")])
+def test_a_shift_of_the_disturbance_is_no_push(pushed, expected):
+    """The object was shifted by 9 cm, on purpose; what the hand adds decides."""
+
+    def move(step, state):
+        state.object_pos_w[:, 1] += (0.09 + pushed) * (step > 0)
+
+    assert failure(move, heights=[0.0] * STEPS, shift_xy_w=(0.0, 0.09)) == expected
+
+
+@pytest.mark.parametrize(
+    ("touching", "share"),
+    [
+        (ALLEGRO.thumb_mask | ALLEGRO.finger_mask, 0.75),
+        (ALLEGRO.thumb_mask, 0.0),
+        (ALLEGRO.finger_mask, 0.0),
+    ],
+)
+def test_the_share_of_the_hold_with_thumb_and_finger_is_of_its_steps(touching, share):
+    """Thumb and finger touch in three of the four steps of the hold; before it nothing counts."""
+
+    def touch(step, state):
+        state.object_contact[:] = torch.from_numpy(touching) & torch.tensor(step != STEPS - 1)
+
+    (outcome,) = run(touch).outcomes([0], [0], ["mug"], "none")
+    assert outcome.opposed_share == share
+
+
+def test_the_share_is_that_of_the_last_attempt_and_unknown_before_its_hold():
+    tracker = run()
+    assert tracker.outcomes([0], [0], ["mug"], "none")[0].opposed_share == 1.0
+    tracker.restart_attempt(torch.tensor([0]))
+    assert math.isnan(tracker.outcomes([0], [0], ["mug"], "none")[0].opposed_share)
 
 
 @pytest.mark.parametrize("steps", range(GRASP + LIFT))
@@ -311,11 +359,12 @@ def test_outcomes_in_words():
 
 
 def test_a_reset_forgets_the_given_rows_only():
-    tracker, state = OutcomeTracker(2, STEP_S), world(2)
+    tracker, state = OutcomeTracker(2, STEP_S, ALLEGRO), world(2)
     tracker.reset(torch.tensor([0, 1]), state)
     state.penetration_m[:] = 0.003
     no, yes = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
-    tracker.update(state, lifting=no, lift_ends=no, holding=no, unstable=yes, strayed=no)
+    still = torch.zeros(2, 2)
+    tracker.update(state, lifting=no, lift_ends=no, holding=no, unstable=yes, strayed=no, shift_xy_w=still)
     state.object_pos_w[:] += 1.0
     tracker.reset(torch.tensor([1]), state)
     assert tracker.unstable.tolist() == [True, False]

@@ -285,7 +285,7 @@ def test_a_mixture_of_disturbances_draws_each_kind_as_often_as_it_should(allegro
     draws.disturbance[:, 1], draws.mass_scale[:], draws.friction[:] = 0.5, 1.0, 0.8
     disturber.reset(torch.arange(5), draws)
     assert disturber._shift_m.tolist() == [0, 0.05, 0, 0, 0]
-    assert disturber._force_n.tolist() == [0, 0, 2.5, 0, 0]
+    assert disturber._force.tolist() == [0, 0, 1, 0, 0]
     assert draws.mass_scale.tolist() == [1, 1, 1, 1.5, 1]  # half of the way to twice
     assert draws.friction.tolist() == pytest.approx([0.8, 0.8, 0.8, 0.8, 0.55])  # half of the way to 0.3
 
@@ -297,5 +297,5 @@ def test_a_mixture_at_level_zero_disturbs_nothing(allegro):
     draws.disturbance[:, 0] = torch.tensor([0.5, 0.7, 0.95])
     draws.mass_scale[:], draws.friction[:] = 1.2, 0.7
     disturber.reset(torch.arange(3), draws)
-    assert not disturber._shift_m.any() and not disturber._force_n.any()
+    assert not disturber._shift_m.any() and not disturber._force.any()
     assert draws.mass_scale.tolist() == [1.2] * 3 and draws.friction.tolist() == [0.7] * 3

@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dexgrasp import configs
+from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, follow_step, scripted_grasp_of, scripted_grasp_step
 
 CFG = ScriptedGraspCfg(
@@ -157,11 +160,30 @@ def test_the_approach_follows_nothing_where_that_is_off_and_impossible_ranges_ar
 @pytest.mark.parametrize(("finger_m", "floor_m"), [(0.012, 0.0105), (0.008, 0.007)])
 def test_the_height_of_closing_keypoints_is_that_of_the_hands_fingers(finger_m, floor_m):
     assert scripted_grasp_of(finger_m, ScriptedGraspCfg()).keypoint_floor_m == pytest.approx(floor_m, abs=1e-12)
-    assert scripted_grasp_of(finger_m, ScriptedGraspCfg(keypoint_floor_m=0.02)).keypoint_floor_m == 0.02
+    for stated_m in (0.0, floor_m, 0.0105, 0.02):  # a number that is stated holds, whichever it is
+        assert scripted_grasp_of(finger_m, ScriptedGraspCfg(keypoint_floor_m=stated_m)).keypoint_floor_m == stated_m
+    half = scripted_grasp_of(finger_m, ScriptedGraspCfg(keypoint_floor_fingers=0.5))
+    assert half.keypoint_floor_m == pytest.approx(finger_m / 2, abs=1e-12)
+
+
+def test_the_default_height_of_an_earlier_saved_configuration_stays_the_default():
+    """It was saved as the number 0.0105, which counted as the default; later ones say whether it was stated."""
+    saved = configs.as_dict(TaskCfg())
+    for stated_m in (None, 0.0105, 0.02):
+        saved["scripted_grasp"]["keypoint_floor_m"] = stated_m
+        assert configs.from_dict(TaskCfg, saved, "new").scripted_grasp.keypoint_floor_m == stated_m
+    del saved["scripted_grasp"]["keypoint_floor_fingers"]
+    for number_m, read_m in ((0.0105, None), (0.02, 0.02)):
+        saved["scripted_grasp"]["keypoint_floor_m"] = number_m
+        assert configs.from_dict(TaskCfg, saved, "earlier").scripted_grasp.keypoint_floor_m == read_m
+        train = configs.upgrade(TrainCfg, {"task": saved}, "earlier")
+        assert train["task"]["scripted_grasp"]["keypoint_floor_m"] == read_m
+    alone = configs.from_dict(TaskCfg, {"scripted_grasp": {"keypoint_floor_m": 0.0105}}, "typed")
+    assert alone.scripted_grasp.keypoint_floor_m == 0.0105
 
 
 def test_shipped_hands_keep_the_numbers_that_were_constants():
     for name in ("allegro", "leap"):
         hand = HandSpec.load(name)
         assert (hand.finger_m, hand.style_heights_m) == (0.012, (0.06, 0.03))
-        assert scripted_grasp_of(hand.finger_m, ScriptedGraspCfg()) == ScriptedGraspCfg()
+        assert scripted_grasp_of(hand.finger_m, ScriptedGraspCfg()) == ScriptedGraspCfg(keypoint_floor_m=0.0105)

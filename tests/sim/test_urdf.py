@@ -159,6 +159,21 @@ def test_a_left_hand_is_mirrored(tmp_path):
     np.testing.assert_allclose(centres["left"], centres["right"] * [1, -1, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "twice"), [("joint", "palm_joint"), ("link", "tool_link")])
+def test_a_name_that_would_occur_twice_in_the_urdf_is_refused(tmp_path, kind, twice):
+    """A frame names its joint after its link, and a link keeps clear of frames: a hand may use both names."""
+    file = six_motor_hand.write(tmp_path)
+    names = {"little_1": "palm_joint"} if kind == "joint" else {"little_1": "tool", "little_2": "tool_link"}
+    for path in tmp_path.iterdir():
+        text = path.read_text()
+        for old, new in names.items():
+            text = text.replace(old, new)
+        path.write_text(text)
+    with pytest.raises(ValueError, match=f"several {kind}s called '{twice}': rename") as refusal:
+        urdf.robot_urdf(HandSpec.load(file))
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

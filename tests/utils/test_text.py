@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from dexgrasp.utils.text import counted, one_line, text_table
+from dexgrasp.utils import text as text_module
+from dexgrasp.utils.text import counted, install_command, one_line, text_table
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,9 @@ def test_a_text_of_several_lines_becomes_one_and_is_cut():
     assert one_line(ValueError("a  b\n\tc")) == "a b c"
     assert one_line("a  b\nc", 3) == "a b"
     assert one_line("") == ""
+
+
+def test_an_extra_is_installed_from_the_clone_or_from_the_package(tmp_path, monkeypatch):
+    assert install_command("viz") == "pip install -e '.[viz]' -c constraints.txt"
+    monkeypatch.setattr(text_module, "__file__", str(tmp_path / "site-packages/dexgrasp/utils/text.py"))
+    assert install_command("viz") == "pip install 'dexgrasp[viz]'"

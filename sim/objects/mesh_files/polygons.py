@@ -22,7 +22,9 @@ class NotFiniteError(MeshFileError):
 def check_finite(vertices: Array) -> None:
     """Raise NotFiniteError for vertices (v, 3) that are NaN, infinite or too large to be multiplied."""
     if (bad := int((~(np.abs(vertices) <= LARGEST)).any(axis=1).sum())) > 0:
-        raise NotFiniteError(f"not finite: {bad} of {len(vertices)} vertices are NaN, infinite or beyond {LARGEST:g}")
+        raise NotFiniteError(
+            f"not finite: {bad} of {len(vertices)} vertices are NaN, infinite or beyond {LARGEST:g}: export it anew"
+        )
 
 
 def triangulate_faces(vertices: Array, faces: Sequence[Sequence[int]]) -> Faces:

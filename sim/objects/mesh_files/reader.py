@@ -10,7 +10,7 @@ from dexgrasp.sim.objects.mesh_files.ply import read_ply
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, NotFiniteError, check_finite
 from dexgrasp.sim.objects.mesh_files.stl import read_stl
 from dexgrasp.utils.readers import HEAD_BYTES, foreign_file
-from dexgrasp.utils.text import one_line
+from dexgrasp.utils.text import counted, one_line
 
 
 def read_surface(path: Path) -> tuple[Array, Faces]:
@@ -34,7 +34,10 @@ def read_surface(path: Path) -> tuple[Array, Faces]:
         kind = f"{path.suffix[1:].upper()} file: {type(error).__name__}"
         raise MeshFileError(f"unreadable: not a valid {kind}: {one_line(error, 160)}") from error
     if len(faces) == 0 or len(vertices) < 4:
-        raise MeshFileError(f"empty: {len(vertices)} vertices, {len(faces)} faces")
+        raise MeshFileError(
+            f"empty: {counted(len(vertices), 'vertex', 'vertices')}, {counted(len(faces), 'face')}; expected the "
+            "closed surface of a body: export its faces, or leave it out"
+        )
     check_finite(vertices)
     return vertices, faces
 

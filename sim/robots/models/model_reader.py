@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,7 +9,7 @@ from xml.etree import ElementTree
 import mujoco
 
 from dexgrasp.utils.readers import foreign_file, regular_bytes
-from dexgrasp.utils.text import did_you_mean, one_line, shown
+from dexgrasp.utils.text import comma_separated, did_you_mean, one_line, repeated, shown
 
 mujoco.set_mju_user_warning(logging.getLogger("dexgrasp").debug)  # else printed, and put into ./MUJOCO_LOG.TXT
 
@@ -154,9 +153,8 @@ def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:
 def _check_joints(robot: ElementTree.Element, file: Path) -> None:
     """Raise ValueError for names that occur twice, and for joints that follow none: MuJoCo drops these in silence."""
     for kind in ("link", "joint"):
-        names = Counter(element.get("name", "") for element in robot.findall(kind))
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise ValueError(f"two {kind}s are called {shown(twice[0])}: rename one of them")
+        if twice := repeated(element.get("name", "") for element in robot.findall(kind)):
+            raise ValueError(f"several {kind}s are called {comma_separated(map(shown, twice))}: rename all but one")
     known = [joint.get("name", "") for joint in robot.findall("joint")]
     for joint in robot.findall("joint"):
         name, mimic = joint.get("name", ""), joint.find("mimic")
@@ -171,12 +169,12 @@ def _check_joints(robot: ElementTree.Element, file: Path) -> None:
 
 
 def _check_mesh(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{what}: no file {path}")
     if path.suffix.lower() not in MESH_FORMATS:
         raise ValueError(
             f"{what}: MuJoCo cannot read {path}; expected one of {', '.join(MESH_FORMATS)}: convert it, for instance "
             "with Blender or trimesh, and name the new file"
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"{what}: no file {path}")
     if kind := foreign_file(path):
         raise ValueError(f"{what}: {path}: {kind}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from dexgrasp import assets
-from dexgrasp.utils.text import comma_separated, did_you_mean, one_line
+from dexgrasp.utils.text import comma_separated, did_you_mean, install_command, one_line
 
 MODEL_ENDINGS = (".xml", ".mjcf", ".urdf")
 
@@ -106,7 +106,7 @@ def _package(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
-            f"models by name need mujoco-menagerie and robot_descriptions: pip install 'dexgrasp[hands]' ({error})"
+            f"models by name need mujoco-menagerie and robot_descriptions: {install_command('hands')} ({error})"
         ) from error
 
 

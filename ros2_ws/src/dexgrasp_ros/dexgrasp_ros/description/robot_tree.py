@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.utils.rotations import Pose, quat_from_rotvec, quat_multiply
+from dexgrasp.utils.text import repeated
 
 Array = NDArray[np.float64]
 TURNING = ("revolute", "continuous")
@@ -66,8 +67,17 @@ class RobotTree:
             robot = ET.fromstring(text)
         except ET.ParseError as error:
             raise ValueError(f"the URDF is not XML: {error}") from error
-        joints = [_joint(element) for element in robot.iter("joint") if element.get("type")]
-        links, children = [_name(link) for link in robot.iter("link")], {joint.child for joint in joints}
+        joints = [_joint(element) for element in robot.findall("joint")]
+        links, children = [_name(link) for link in robot.findall("link")], {joint.child for joint in joints}
+        for kind, names in (("links", links), ("joints", [joint.name for joint in joints])):
+            if twice := repeated(names):
+                raise ValueError(f"several {kind} of the URDF are called {twice}: rename all but one")
+        known = {joint.name for joint in joints if joint.axis is not None}
+        for joint in joints:
+            if joint.mimic is not None and joint.mimic[0] not in known:
+                raise ValueError(
+                    f"joint '{joint.name}' of the URDF mimics '{joint.mimic[0]}', which is no joint that moves"
+                )
         roots = [link for link in links if link not in children]
         if len(roots) != 1 or len(children) != len(joints):
             raise ValueError(f"the URDF is not one tree: links without a parent are {roots}")
@@ -78,7 +88,7 @@ class RobotTree:
                 raise ValueError(f"the URDF is not one tree: {waiting[0].child} does not hang on {roots[0]}")
             ordered += ready
             placed |= {joint.child for joint in ready}
-        return cls(roots[0], tuple(ordered), {_name(link): list(_shapes(link)) for link in robot.iter("link")})
+        return cls(roots[0], tuple(ordered), {_name(link): list(_shapes(link)) for link in robot.findall("link")})
 
     @property
     def joint_names(self) -> list[str]:

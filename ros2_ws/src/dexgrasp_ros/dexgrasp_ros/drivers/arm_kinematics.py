@@ -57,6 +57,12 @@ class ArmKinematics:
         pos, quat = self._ik.forward(_row(q_arm))
         return Pose(pos[0].numpy(), quat[0].numpy()) @ self._flange_palm
 
+    def palms(self, q_arm: ArrayLike) -> list[Pose]:
+        """Return T_world_palm at each row of joint positions (row, joint) [rad]."""
+        rows = np.asarray(q_arm, dtype=np.float64)
+        pos, quat = (value.numpy() for value in self._ik.forward(_row(rows)[0]))
+        return [Pose(one, other) @ self._flange_palm for one, other in zip(pos, quat, strict=True)]
+
     def step_towards(self, q_arm: Array, T_world_palm: Pose) -> Array:
         """Return joint targets (joint,) [rad] of the next control period towards a pose, from `q_arm`."""
         flange = T_world_palm @ self._flange_palm.inverse()

@@ -174,6 +174,11 @@ class ArmDriver:
         self.writer = joints.writer
         """Writer of the commands."""
 
+    @property
+    def goal(self) -> Array | None:
+        """Last joint target (joint,) [rad]; None before `reset`."""
+        return self._goal
+
     def reset(self, q_arm: Array | None) -> str:
         """Start the next command from joint positions (joint,) [rad]; return why not, or an empty text."""
         self._goal = q_arm

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from dexgrasp.policies.deploy.safety_gate import SafetyCfg
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp_ros.approach.moveit_planner import PlannerCfg
 from dexgrasp_ros.grasping.types import GraspCfg
 
 
@@ -62,6 +63,10 @@ class GraspNodeCfg:
     """On a real robot: refuse to start without a recorded joint test of the hand with this driver."""
     wave_test: Path | None = None
     """Record of the joint test; empty: the default place of joint_test_node."""
+    approach: Literal["scripted", "moveit"] = "scripted"
+    """Way to the pre-grasp: straight lines over `grasp.motion.transit_height_m`, or the path of a motion planner."""
+    planner: PlannerCfg = field(default_factory=PlannerCfg)
+    """Settings of the motion planner."""
     grasp: GraspCfg = field(default_factory=GraspCfg)
     """Settings of the grasp sequence."""
     safety: SafetyCfg = field(default_factory=SafetyCfg)

@@ -7,6 +7,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64MultiArray
 
@@ -14,13 +15,15 @@ from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
+from dexgrasp_ros.approach.moveit_planner import MoveItPlanner
+from dexgrasp_ros.approach.planned_path import NOT_PLANNED
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.emergency_stop import EmergencyStopTopic
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.types import Inputs
 from dexgrasp_ros.message_conversions import estimate_from_message
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from dexgrasp_ros.plan_handshake import PlanConfirmation
+from dexgrasp_ros.plan_handshake import NOT_ASKED, PlanConfirmation
 from dexgrasp_ros.qos import RELIABLE, SENSOR
 
 POINTS_MARGIN_M = 0.2
@@ -51,6 +54,8 @@ class InputBuffer:
         """Id of the newest plan; None without one."""
         self.confirmation = PlanConfirmation(node, cfg.begin_service)
         """Confirmation of plans by perception."""
+        self.planner = MoveItPlanner(node, cfg.planner, robot.planned_arm()) if cfg.approach == "moveit" else None
+        """Planner of paths to the pre-grasp; None where approaches are scripted."""
         self._topic_palm: tuple[Pose | None, float] = None, -np.inf
         self._arm_palm: tuple[Pose | None, float] = None, -np.inf
         self.estop = EmergencyStopTopic(
@@ -91,6 +96,7 @@ class InputBuffer:
         """Return the inputs of a tick; `assumed`: the command that a dry run assumes to be reached."""
         joints, joints_stamp_s = self._robot.hand()
         palm, palm_stamp_s = self.palm()
+        path, path_refused = (None, NOT_PLANNED) if self.planner is None else self.planner.path(self.plan_id)
         found = Inputs(
             now_s=now_s,
             joint_pos=joints,
@@ -102,10 +108,33 @@ class InputBuffer:
             plan=self._plan[0],
             plan_stamp_s=self._plan[1],
             plan_refused=self.confirmation.refusal(self.plan_id),
+            path=path,
+            path_refused=path_refused,
             estop=self.estop.level.latched,
             input_errors=self.errors,
         )
         return found if assumed is None else found.with_robot_at(assumed, self._robot.motors)
+
+    def ask(self, refusal: str) -> Future | None:
+        """Ask the planner or perception for what a request was refused for; None where nobody can be asked."""
+        plan = self._plan[0]
+        if refusal == NOT_PLANNED and self.planner is not None and plan is not None:
+            return self.planner.ask(Pose.of(plan.palm_pos_w, plan.palm_quat_w), self.plan_id)
+        return self.confirmation.ask() if refusal == NOT_ASKED else None
+
+    def ask_now_and_then(self) -> None:
+        """Ask for a path to the newest plan, and once there is one, for its confirmation by perception."""
+        plan = self._plan[0]
+        if self.planner is None or self.planner.path(self.plan_id)[0] is not None:
+            self.confirmation.ask_now_and_then()
+        elif plan is not None:
+            self.planner.ask_now_and_then(Pose.of(plan.palm_pos_w, plan.palm_quat_w), self.plan_id)
+
+    def forget_answers(self) -> None:
+        """Forget what planner and perception have answered: a request asks anew."""
+        self.confirmation.clear()
+        if self.planner is not None:
+            self.planner.clear()
 
     def destroy(self) -> None:
         """Unsubscribe from all topics."""
@@ -113,6 +142,8 @@ class InputBuffer:
             self._node.destroy_subscription(subscription)
         self.estop.destroy()
         self.confirmation.destroy()
+        if self.planner is not None:
+            self.planner.destroy()
 
     def _refusing(self, kind: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
         """Return the callback, with a message counted and logged where it raises ValueError."""

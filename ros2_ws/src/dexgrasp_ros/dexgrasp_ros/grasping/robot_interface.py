@@ -11,6 +11,7 @@ from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
+from dexgrasp_ros.approach.moveit_planner import PlannedArm
 from dexgrasp_ros.drivers.adapters import JointAdapter, PoseAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterError, load
@@ -54,7 +55,10 @@ class RobotInterface:
         """Kinematics of the arm; None where neither commands nor palm pose need them."""
         if self.kinematics is not None:
             adapters["arm"] = JointAdapter(arm_cfg, self.kinematics.joint_names, file=cfg.arm)
+        self._adapters = adapters
         self._states = JointStates(adapters, others=self.kinematics is None)
+        self.held_arm: Array | None = None
+        """Joints of the arm (joint,) in the last hold [rad]; None where its last command was held."""
         self.refused = 0
         """Number of refused joint states."""
         self._errors: dict[str, str] = {}
@@ -70,9 +74,10 @@ class RobotInterface:
                 self._arm = PoseDriver(node, PoseAdapter(arm_cfg, flange_palm), cfg.preview, speed)
             made.callback(self._arm.destroy)
             writers = {self.hand_cfg.command.topic: self._hand.writer, arm_cfg.command.topic: self._arm.writer}
-            self._status = None if cfg.preview else RobotStatus(node, states, writers)
-            if self._status is not None:
-                made.callback(self._status.destroy)
+            self.status = None if cfg.preview else RobotStatus(node, states, writers)
+            """Whether the drivers execute commands; None where none are sent to them."""
+            if self.status is not None:
+                made.callback(self.status.destroy)
             self._inputs = subscribe_joint_states(node, self._states.topics, self._on_joint_state)
             for item in self._inputs:
                 made.callback(item.destroy)
@@ -83,7 +88,7 @@ class RobotInterface:
 
         In a dry run only states are read from the drivers, and only those are judged.
         """
-        return self.failure() or ("" if self._status is None else self._status.not_ready())
+        return self.failure() or ("" if self.status is None else self.status.not_ready())
 
     def failure(self) -> str:
         """Return why a driver did not execute a command since `clear_failures`, or an empty text."""
@@ -119,6 +124,17 @@ class RobotInterface:
         """Stamp of the newest joint states of the arm [s]."""
         return self._states.newest("arm")[1]
 
+    @property
+    def arm_goal(self) -> Array | None:
+        """Last command of the arm (joint,) [rad]; None before the first, and where the driver gets poses."""
+        return self._arm.goal if isinstance(self._arm, ArmDriver) else None
+
+    def planned_arm(self) -> PlannedArm | None:
+        """Return the arm as a motion planner needs it; None where the driver gets poses."""
+        if self.kinematics is None or not isinstance(self._arm, ArmDriver):
+            return None
+        return PlannedArm(self.kinematics, self._adapters["arm"], lambda: self.arm_goal)
+
     def reset(self) -> str:
         """Start the next commands from the newest joint states; return why not, or an empty text."""
         self._hand.reset()
@@ -133,10 +149,11 @@ class RobotInterface:
 
     def hold(self, fingers: Array, palm: Pose | None) -> None:
         """Send the last commands: fingers (motor,) [rad] and the measured palm; None: last arm target."""
+        self.held_arm = None if palm is None else self._states.newest("arm")[0]
         try:
             self._hand.hold(fingers)
         finally:  # whatever is wrong with the hand, the arm stands still
-            self._arm.hold(None if palm is None else self._states.newest("arm")[0], palm)
+            self._arm.hold(self.held_arm, palm)
 
     def destroy(self) -> None:
         """Destroy writers and subscriptions."""

@@ -58,6 +58,8 @@ class MotionStage:
     palm: Pose | None = None
     fingers: Array | None = None
     """(joint,) [rad]."""
+    via: tuple[Pose, ...] = ()
+    """Poses that the palm passes on the way."""
     exact: bool = False
     """Whether the robot must arrive; else the stage ends after `settle_s`, because the object may block it."""
 
@@ -73,7 +75,7 @@ class ScriptedMotion:
         self._stages, self._cfg, self._dt = list(stages), cfg, period_s
         self.speed_scale = 1.0
         """Fraction of the speeds of the settings."""
-        self._waited_s = 0.0
+        self._waited_s, self._passed = 0.0, 0  # of the current stage: time at its end, poses of `via` behind the palm
 
     @property
     def done(self) -> bool:
@@ -92,14 +94,25 @@ class ScriptedMotion:
             near = self.palm.distance_m(palm) < cfg.lead_m and self.palm.angle_rad(palm) < cfg.lead_rad
             if stage.palm is not None and near:
                 step_m, step_rad = cfg.palm_speed_m_s * scaled_s, cfg.palm_speed_rad_s * scaled_s
-                self.palm = self.palm.step_towards(stage.palm, step_m, step_rad)
+                self._advance([*stage.via[self._passed :], stage.palm], step_m, step_rad)
             if stage.fingers is not None:
                 limit = cfg.joint_speed_rad_s * scaled_s
                 self.fingers = self.fingers + np.clip(stage.fingers - self.fingers, -limit, limit)
             if self._complete(stage, palm, fingers):
                 self._stages.pop(0)
-                self._waited_s = 0.0
+                self._waited_s, self._passed = 0.0, 0
         return self.palm, self.fingers
+
+    def _advance(self, poses: Sequence[Pose], step_m: float, step_rad: float) -> None:
+        """Move the palm reference through poses, as far as one control period allows."""
+        left = 1.0
+        for pose in poses:
+            before = self.palm
+            self.palm = before.step_towards(pose, left * step_m, left * step_rad)
+            left -= max(before.distance_m(self.palm) / step_m, before.angle_rad(self.palm) / step_rad)
+            if pose is poses[-1] or left <= 1e-9:
+                return
+            self._passed += 1
 
     def remaining(self, palm: Pose, fingers: Array) -> str:
         """Describe the remaining distance of the current stage."""
@@ -136,6 +149,11 @@ def approach(start: Pose, goal: Pose, fingers: Array, transit_m: float) -> list[
         MotionStage("lower", entry, exact=True),
         MotionStage("descend", goal, fingers, exact=True),
     ]
+
+
+def approach_along(path: Sequence[Pose], goal: Pose, fingers: Array) -> list[MotionStage]:
+    """Return the stage along a planned path to a pre-grasp, while the fingers (joint,) open."""
+    return [MotionStage("path", goal, fingers, via=tuple(path), exact=True)]
 
 
 def back_off(goal: Pose, height_m: float) -> Pose:

@@ -20,6 +20,7 @@ from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafeCommand, SafetyCfg, SafetyGate
 from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros.approach.planned_path import NOT_PLANNED
 from dexgrasp_ros.grasping.input_checks import (
     ESTOP,
     clip_fingers,
@@ -34,6 +35,7 @@ from dexgrasp_ros.grasping.scripted_motions import (
     MotionStage,
     ScriptedMotion,
     approach,
+    approach_along,
     clip_to_workspace,
     go_home,
     place,
@@ -60,14 +62,23 @@ class GraspStateMachine:
     """Sequences one grasp of one robot: scripted motions, policy, regrasps, faults."""
 
     def __init__(
-        self, policy: DeployedPolicy, cfg: GraspCfg, safety: SafetyCfg, home: Pose | None = None, shadow: bool = False
+        self,
+        policy: DeployedPolicy,
+        cfg: GraspCfg,
+        safety: SafetyCfg,
+        home: Pose | None = None,
+        shadow: bool = False,
+        *,
+        planned_approach: bool = False,
     ) -> None:
         """`home`: T_world_palm; None: the pose at activation.
 
         `shadow`: another controller moves the robot; the policy runs, unused, once the palm is at the pre-grasp.
+        `planned_approach`: a grasp begins only with a planned path to its pre-grasp.
         """
         contract = policy.contract
         self.cfg, self.shadow, self._policy = cfg, shadow, policy
+        self._planned_approach = planned_approach and not shadow
         self.gate = SafetyGate(contract.hand, policy.rate_hz, safety, palm_follows=not shadow)
         self._box, self._range = ((limit.lower, limit.upper) for limit in (self.gate.palm, self.gate.joints))
         self.period_s = 1.0 / policy.rate_hz
@@ -92,6 +103,7 @@ class GraspStateMachine:
         self._measured: tuple[Array, Pose] | None = None  # at this tick
         self._last_measured: tuple[Array, Pose] | None = None  # at the last tick with valid readings
         self._proposal: Command | None = None
+        self._blend_from: tuple[Array, Pose, float] | None = None  # last command before the policy, its first tick [s]
         self._policy_s = np.nan
         limiters: tuple[Any, ...] = self.gate.joints, self.gate.palm, self.gate.turn
         self._full_steps = [(limiter, limiter.max_step) for limiter in limiters]
@@ -330,27 +342,40 @@ class GraspStateMachine:
         age_s = inputs.now_s - inputs.plan_stamp_s
         if not -self.period_s <= age_s <= limit_s:
             return f"the plan is {age_s:.2f} s old, at most {limit_s} s are allowed"
-        self._attempts_left = self.cfg.attempts if self.uses_live_points else 1  # a frozen view gives no new plan
-        return self._start_pregrasp(plan, inputs)
+        attempts = self.cfg.attempts if self.uses_live_points else 1  # a frozen view gives no new plan
+        return self._start_pregrasp(plan, inputs, attempts)
 
     def awaits_plan(self, inputs: Inputs) -> bool:
         """Return whether a grasp after an empty one starts as soon as perception confirms the plan."""
         arrived = self.state == "retreat" and self._script is not None and self._script.done
         return arrived and inputs.plan is not None and inputs.plan_stamp_s > self._state_since_s
 
-    def _start_pregrasp(self, plan: PregraspPlan, inputs: Inputs) -> str:
-        """Start the motion to the pre-grasp; return why it is refused, or an empty text."""
+    def _start_pregrasp(self, plan: PregraspPlan, inputs: Inputs, attempts: int) -> str:
+        """Start the motion to the pre-grasp, with so many attempts left.
+
+        Return why it is refused, after which nothing has changed, or an empty text.
+        """
         goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), clip_fingers(plan.joint_pos, *self._range)
         if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
         self._policy.reset(plan)  # raises ValueError for a plan that does not match the contract
-        if inputs.plan_refused:
-            return inputs.plan_refused
-        self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
+        if reason := self._path_refused(goal, inputs) or inputs.plan_refused:
+            return reason
+        self._plan, self._lift_from_m, self._attempts_left = plan, None, attempts - 1
         self._hand_is_empty = False
         stages = approach(self.last_sent()[1], goal, fingers, self.cfg.motion.transit_height_m)
+        if self._planned_approach and inputs.path is not None:
+            stages = approach_along(inputs.path.poses, goal, fingers)
         self._start_script("pregrasp", stages, inputs)
         return ""
+
+    def _path_refused(self, goal: Pose, inputs: Inputs) -> str:
+        """Return why the planned path must not be followed to a pre-grasp, or an empty text."""
+        if not self._planned_approach:
+            return ""
+        if inputs.path is None:
+            return inputs.path_refused or NOT_PLANNED
+        return inputs.path.problem(self.last_sent()[1], goal, *self._box)
 
     def _request_release(self, inputs: Inputs) -> str:
         if self.state not in ("idle", *POLICY_STATES):
@@ -395,6 +420,7 @@ class GraspStateMachine:
             arrived = self._step_script(inputs, joints, palm)
         if arrived and self.state == "pregrasp":
             self._policy.reset(self._plan)
+            self._blend_from = (*self.last_sent(), inputs.now_s)
             self._step_policy(inputs, joints, palm)
 
     def _step_retreat(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
@@ -405,7 +431,7 @@ class GraspStateMachine:
                 self._state_since_s = inputs.now_s
             return
         plan = inputs.plan if self.awaits_plan(inputs) else None
-        refused = plan is None or self._start_pregrasp(plan, inputs)
+        refused = plan is None or self._start_pregrasp(plan, inputs, self._attempts_left)
         if refused and inputs.now_s - self._state_since_s > self.cfg.look_timeout_s:
             self.state = "idle"
             self._forget_plan()
@@ -452,9 +478,25 @@ class GraspStateMachine:
                 self._start_script("retreat", self._release_stages() + self._home_stages(), inputs)
                 return
             self._hand_is_empty = True
-        self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
+        target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
+        self._target = self._blend_in(*target, inputs.now_s)
         if self.state == "grasp":
             self._lift_from_m, self._object_bottom_m = float(self._target[1].pos_m[2]), float(command.object_bottom_m)
+
+    def _blend_in(self, fingers: Array, palm: Pose, now_s: float) -> tuple[Array, Pose]:
+        """Return a target of the policy, in its first `blend_s` mixed with the last command before it."""
+        if self._blend_from is None or self.cfg.blend_s <= 0.0:
+            return fingers, palm
+        first_fingers, first_palm, since_s = self._blend_from
+        share = (now_s - since_s + self.period_s) / self.cfg.blend_s
+        if not share < 1.0:
+            self._blend_from = None
+            return fingers, palm
+        reached_m, reached_rad = share * first_palm.distance_m(palm), share * first_palm.angle_rad(palm)
+        return (
+            first_fingers + share * (fingers - first_fingers),
+            first_palm.step_towards(palm, reached_m, reached_rad),
+        )
 
     def _is_hand_empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
         """Return whether the hand is empty: at the end of the lift (`ends`), or because it lost the object later."""

@@ -10,6 +10,7 @@ from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp_ros.approach.planned_path import NOT_PLANNED, PlannedPath
 from dexgrasp_ros.grasping.scripted_motions import MotionCfg
 from dexgrasp_ros.object_estimate import ObjectEstimate
 
@@ -40,6 +41,8 @@ class GraspCfg:
     """Time limit for a new plan after an empty grasp, from the arrival at home; then the grasp is given up [s]."""
     plan_timeout_s: Annotated[float, Bounds(0.01, 3600)] = 1.0
     """Maximum age of a plan at the start of a grasp [s]."""
+    blend_s: Annotated[float, Bounds(0, 5)] = 0.0
+    """Time over which the first commands of the policy are blended in from the last command before them [s]."""
     late_periods: Annotated[float, Bounds(1.5, 1000)] = 3.0
     """Maximum time between two ticks, in control periods; exceeding it is a fault."""
     follow_m: Annotated[float, Bounds(0.001, 10)] = 0.12
@@ -78,6 +81,10 @@ class Inputs:
     """Stamp of the depth frame that the plan was made from [s]."""
     plan_refused: str = ""
     """Why no grasp may begin on the plan: perception has not confirmed it; empty where it may."""
+    path: PlannedPath | None = None
+    """Planned path to the pre-grasp of the plan."""
+    path_refused: str = NOT_PLANNED
+    """Why there is no path; not used with scripted approaches."""
     estop: bool = False
     """Whether the emergency stop was pressed, since the last reset."""
     input_errors: str = ""

@@ -30,6 +30,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.clock_watch import ClockAge, clock_missing
+from dexgrasp_ros.frame_tree import FrameListener
 from dexgrasp_ros.grasping.actions import GraspActions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
@@ -42,14 +43,17 @@ from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.node_process import ACKNOWLEDGED_S, run
 from dexgrasp_ros.parameters import check_changes, declare, names, read
-from dexgrasp_ros.plan_handshake import NOT_ASKED
 from dexgrasp_ros.qos import LATCHED
+from dexgrasp_ros.recording.decision_topic import decision_log
+from dexgrasp_ros.recording.logged_grasp import LoggedGraspStateMachine
 from dexgrasp_ros.typed_messages import TypedPublisher
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
 CHECK_S = 0.02
 """Period of the checks of emergency stop and clock, in wall time [s]."""
+MOST_QUESTIONS = 4
+"""Questions to planner and perception before a request is refused because the plan keeps changing."""
 MODES = {(False, False): "live", (True, False): "dry run", (False, True): "shadow", (True, True): "shadow"}
 
 
@@ -92,7 +96,8 @@ class GraspNode(LifecycleNode):
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
         self._actions = GraspActions(self, services, self._place, self._limit_attempts)
-        self._marks = LatencyMarks(self)
+        self._frames = FrameListener(self)
+        self._marks, self._log = LatencyMarks(self), decision_log(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
@@ -122,7 +127,16 @@ class GraspNode(LifecycleNode):
             return self._refuse(f"not configured: {reason}")
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
-        machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
+        machine = LoggedGraspStateMachine(
+            policy,
+            grasp,
+            self.cfg.safety,
+            home,
+            self.cfg.shadow,
+            planned_approach=self.cfg.approach == "moveit",
+            write=self._log.write,
+            settings=replace(self.cfg, grasp=grasp),
+        )
         inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
         if self._stopped:
             inputs.estop.level.stop(self._stopped)
@@ -153,6 +167,7 @@ class GraspNode(LifecycleNode):
         if reason := self._surroundings() or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
             return self._refuse(f"not activated: {reason}")
+        self._log.write("arm_start", goal=robot.arm_goal)
         done = super().on_activate(state)
         self._configured.inputs.estop.start()
         self.timing.clear()
@@ -221,10 +236,13 @@ class GraspNode(LifecycleNode):
             if self._configured is not None and name == "reset_fault":
                 reason = self._reset_fault(self._configured)
             elif self._configured is not None:
-                self._configured.inputs.confirmation.clear()  # each request asks anew
+                self._configured.inputs.forget_answers()  # each request asks anew
                 reason = self._configured.machine.request(name, self._inputs())
-            if reason == NOT_ASKED and self._configured is not None:  # all but perception agree
-                await self._configured.inputs.confirmation.ask()
+            for _try in range(MOST_QUESTIONS):  # the planner, then perception; again where the plan has changed
+                asked = None if self._configured is None else self._configured.inputs.ask(reason)
+                if asked is None:
+                    break
+                await asked
                 reason = "the node is not configured"
                 if self._configured is not None:  # it may have been cleaned up meanwhile
                     reason = self._configured.machine.request(name, self._inputs())
@@ -263,10 +281,10 @@ class GraspNode(LifecycleNode):
         """Begin to place the held object at a palm pose; return why not, or an empty text."""
         if self._configured is None:
             return "the node is not configured"
-        if target.header.frame_id != self.cfg.base_frame:
-            return f"the palm pose is in frame '{target.header.frame_id}', expected '{self.cfg.base_frame}'"
         try:
             goal = Pose.of(*message_conversions.pose_from_message(target))
+            if target.header.frame_id != self.cfg.base_frame:
+                goal = self._frames.pose_in(self.cfg.base_frame, target.header.frame_id) @ goal
         except ValueError as error:
             return str(error)
         return self._configured.machine.place(goal, self._inputs())
@@ -286,6 +304,8 @@ class GraspNode(LifecycleNode):
             return ""
         parts.robot.clear_failures()  # before they are judged: a failure of the past must not keep itself
         reason = self._surroundings() or parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
+        if not reason:
+            self._log.write("arm_start", goal=parts.robot.arm_goal)
         estop.start()
         return reason
 
@@ -316,7 +336,7 @@ class GraspNode(LifecycleNode):
                 message_conversions.pose_message(palm.pos_m, palm.quat, stamp_s, self.cfg.base_frame)
             )
         if machine.awaits_plan(inputs):
-            self._configured.inputs.confirmation.ask_now_and_then()
+            self._configured.inputs.ask_now_and_then()
         output = machine.tick(inputs)
         if output.safe is None:
             return
@@ -325,6 +345,8 @@ class GraspNode(LifecycleNode):
             robot.send(output.safe, palm if palm_is_fresh else None)
         except Exception as error:  # any error of the inverse kinematics: without a solution nothing is sent
             machine.fail(f"arm: {error}")
+        else:
+            self._log.write("arm", goal=robot.arm_goal)
         if reason := robot.failure():
             machine.fail(reason)
         self._record_timing(start_s, inputs, output)
@@ -383,7 +405,9 @@ class GraspNode(LifecycleNode):
         measured = None if inputs.joint_pos is None else robot.motors.positions(np.asarray(inputs.joint_pos))
         fingers = measured if fresh and measured is not None else machine.last_sent()[0]
         machine.deactivate()
-        robot.hold(np.clip(fingers, machine.gate.joints.lower, machine.gate.joints.upper), palm if fresh else None)
+        fingers = np.clip(fingers, machine.gate.joints.lower, machine.gate.joints.upper)
+        robot.hold(fingers, palm if fresh else None)
+        self._log.write("hold", fingers=fingers, arm=robot.held_arm)
         self._publish_state(Output("idle", "", None))
         return True
 
@@ -417,7 +441,7 @@ class GraspNode(LifecycleNode):
             return
         self._published_state = output.state
         if self._configured is not None:
-            self._configured.inputs.confirmation.clear()
+            self._configured.inputs.forget_answers()
         self._state_topic.publish(String(data=output.state))
         if output.fault:  # rclpy allows one severity per line of code
             self.get_logger().error(f"fault: {output.fault}")

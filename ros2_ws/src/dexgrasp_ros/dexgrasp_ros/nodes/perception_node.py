@@ -42,9 +42,10 @@ from dexgrasp_ros.perception.config import PerceptionCfg, camera_pose, make_inpu
 from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
-from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
 from dexgrasp_ros.plan_handshake import serve_begin
 from dexgrasp_ros.qos import LATCHED, RELIABLE, SENSOR
+from dexgrasp_ros.recording.decision_topic import decision_log
+from dexgrasp_ros.recording.logged_perception import LoggedPerceptionStateMachine
 from dexgrasp_ros.typed_messages import TypedPublisher, estimate_fields, plan_fields
 
 DONE = TransitionCallbackReturn.SUCCESS
@@ -69,7 +70,7 @@ class PerceptionNode(LifecycleNode):
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
         self._typed_plan = TypedPublisher(self, "GraspPlan", "~/grasp_plan", RELIABLE)
         self._typed_estimate = TypedPublisher(self, "ObjectEstimate", "~/object", RELIABLE)
-        self._marks = LatencyMarks(self)
+        self._marks, self._log = LatencyMarks(self), decision_log(self)
         self._diagnostics_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         if self.cfg.autostart and (self.trigger_configure() != DONE or self.trigger_activate() != DONE):
             raise self._failure
@@ -129,7 +130,8 @@ class PerceptionNode(LifecycleNode):
         if self.cfg != read(self, PerceptionCfg):  # changed since it was configured
             self._configure()
         cfg = self.cfg
-        self._machine, self._joints = PerceptionStateMachine(self._inputs.setup), self._inputs.joints
+        self._machine = LoggedPerceptionStateMachine(self._inputs.setup, self._log.write, cfg)
+        self._joints = self._inputs.joints
         self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
         self._diagnostics = PerceptionDiagnostics(
             cfg.source if cfg.source != "topic" else self.resolve_topic_name(cfg.depth_topic)

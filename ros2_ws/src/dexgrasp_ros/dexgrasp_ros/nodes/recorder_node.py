@@ -1,6 +1,7 @@
 """Node that records topics into a bag (MCAP), which can be read without ROS.
 
-Messages are stored as received. Times in the bag are arrival times by the clock of this machine. After a kill the .mcap
+Messages are stored as received, but for depth images: of those the pixels are kept that perception uses, others are
+holes. Times in the bag are arrival times by the clock of this machine. After a kill the .mcap
 file can be read up to about its last second; metadata.yaml, which tools want beside it, is written when the node stops.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
@@ -29,52 +30,25 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_typestore
 
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.recording.bag_writer import IMAGE, BagWriter, thinned
 
 DISCOVERY_S = 0.25
 """Period of the search for new topics [s]."""
 REPORT_S = 1.0
 """Period of saving and of diagnostics [s]."""
-DEPTH = 100
-"""Queue length of the subscriptions."""
+DEPTH, LATCHED_DEPTH = 100, 1000
+"""Queue length of the subscriptions, and of those that receive what was sent before them."""
 NO_LIMIT = QosTime(0, 0)
-END = (
-    b"\x0f" + (4).to_bytes(8, "little") + bytes(4) + b"\x02" + (20).to_bytes(8, "little") + bytes(20) + b"\x89MCAP0\r\n"
-)
-"""End of an MCAP file without an index: end of data, footer, magic."""
-
-
-class _McapWriter(McapWriter):
-    """MCAP storage that ends the file after every chunk; the next chunk overwrites the end."""
-
-    def close_chunk(self) -> None:
-        super().close_chunk()
-        at = self.bio.tell()
-        self.bio.write(END)
-        self.bio.flush()
-        self.bio.seek(at)
-
-
-class BagWriter(Writer):
-    """Writer of a bag whose file can be read at any time."""
-
-    STORAGE_PLUGINS = {StoragePlugin.MCAP: _McapWriter}  # noqa: RUF012 - the type that rosbags declares
-
-    def save(self) -> None:
-        """Write the messages that are still in memory."""
-        storage = self.storage
-        assert isinstance(storage, McapWriter)
-        if storage.chunk.bio.tell():
-            storage.close_chunk()
 
 
 @dataclass(frozen=True)
+@bounded
 class RecorderCfg:
     """Parameters of the recorder node."""
 
@@ -84,6 +58,8 @@ class RecorderCfg:
     """Regular expressions of topics to record; one must match the whole name."""
     exclude: tuple[str, ...] = ("/parameter_events", "/rosout", ".*/transition_event", ".*/record/.*")
     """Regular expressions of topics not to record."""
+    depth_stride: Annotated[int, Bounds(1, 32)] = 2
+    """Depth is kept in every so many-th row and column: those that perception uses (`segment.stride`); 1: all."""
 
     def __post_init__(self) -> None:
         for pattern in (*self.topics, *self.exclude):
@@ -111,7 +87,7 @@ class RecorderNode(Node):
             raise FileExistsError(f"{self.folder} exists: give a folder that does not exist")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._types = get_typestore(Stores.ROS2_JAZZY)
-        self._bag = BagWriter(self.folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
+        self._bag = BagWriter(self.folder)
         self._bag.open()
         self.counts: dict[str, int] = {}
         """Number of written messages by topic."""
@@ -155,7 +131,10 @@ class RecorderNode(Node):
     def _writer(self, topic: str, connection: Connection) -> Callable[[bytes], None]:
         def write(data: bytes) -> None:
             if not self._closed:
-                self._bag.write(connection, time.time_ns(), data)
+                arrived_ns = time.time_ns()
+                stride = self.cfg.depth_stride if connection.msgtype == IMAGE else 1
+                kept = data if stride == 1 else thinned(data, stride, self._types)
+                self._bag.write(connection, arrived_ns, kept)
                 self.counts[topic] += 1
 
         return write
@@ -188,7 +167,7 @@ def compatible_qos(publishers: Sequence[TopicEndpointInfo]) -> QoSProfile:
     reliable = all(item.qos_profile.reliability == ReliabilityPolicy.RELIABLE for item in publishers)
     latched = all(item.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for item in publishers)
     return QoSProfile(
-        depth=DEPTH,
+        depth=LATCHED_DEPTH if latched else DEPTH,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )

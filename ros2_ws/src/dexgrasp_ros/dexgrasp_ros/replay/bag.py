@@ -1,18 +1,24 @@
 """Reads the messages of a bag in the order of recording, with rosbags."""
 
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from dexgrasp.utils.text import one_line
+from dexgrasp_ros.recording.bag_writer import END
 
 NS = 1e-9
 MAGIC = b"\x89MCAP0\r\n"
 """First and last bytes of a complete MCAP file."""
+MESSAGE, CHUNK, DATA_END = 0x05, 0x06, 0x0F
+"""First bytes of records of an MCAP file."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,11 @@ class Bag:
     """A recorded bag. Raises ValueError where it cannot be read."""
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
-        if reason := _incomplete(self._folder):
-            raise ValueError(reason)
+        self._folder = _readable(Path(folder))
+        if self._folder.suffix == ".mcap" and self._folder.is_file() and not _has_end(self._folder):
+            copies = mkdtemp(prefix="dexgrasp_bag_")
+            finalize(self, shutil.rmtree, copies, ignore_errors=True)
+            self._folder = with_end(self._folder, Path(copies))
         try:
             with self._open() as reader:
                 self.topics: dict[str, int] = {}
@@ -65,23 +73,50 @@ def _reason(error: Exception) -> str:
     return "it was changed, or is no bag at all"
 
 
-def _incomplete(path: Path) -> str:
-    """Return what a recorder that was killed left out, and what to do about it; empty for a complete bag."""
-    if path.is_dir() and not (path / "metadata.yaml").exists():
-        files = [file for kind in ("mcap", "db3") for file in sorted(path.glob(f"*.{kind}"))]
-        if not files:
-            return f"{path} is not a bag: it holds neither metadata.yaml nor a .mcap or .db3 file"
-        storage = "mcap" if files[0].suffix == ".mcap" else "sqlite3"
-        return (
-            f"{path} has no metadata.yaml, the recorder was probably killed: give {files[0]} itself, "
-            f"or write it anew with `ros2 bag reindex -s {storage} {path}`"
-        )
-    if path.suffix == ".mcap" and path.is_file():
-        with open(path, "rb") as file:
-            file.seek(max(path.stat().st_size - len(MAGIC), 0))
-            if file.read() != MAGIC:
-                return (
-                    f"{path} was not closed, the recorder was probably killed: "
-                    f"`mcap recover {path} -o recovered.mcap` writes a complete copy"
-                )
-    return ""
+def _readable(path: Path) -> Path:
+    """Return what is to be opened: a bag, or the only .mcap file of a recorder that was killed. Raises ValueError."""
+    if not path.is_dir() or (path / "metadata.yaml").exists():
+        return path
+    files = [file for kind in ("mcap", "db3") for file in sorted(path.glob(f"*.{kind}"))]
+    if not files:
+        raise ValueError(f"{path} is not a bag: it holds neither metadata.yaml nor a .mcap or .db3 file")
+    if len(files) == 1 and files[0].suffix == ".mcap":
+        return files[0]
+    storage = "mcap" if files[0].suffix == ".mcap" else "sqlite3"
+    raise ValueError(
+        f"{path} has no metadata.yaml, the recorder was probably killed: give {files[0]} itself, "
+        f"or write it anew with `ros2 bag reindex -s {storage} {path}`"
+    )
+
+
+def _has_end(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - len(MAGIC), 0))
+        return path.stat().st_size > len(MAGIC) and file.read() == MAGIC
+
+
+def with_end(path: Path, folder: Path) -> Path:
+    """Return a copy, in `folder`, of an MCAP file that was cut off: its complete records, and an end.
+
+    Raises ValueError for a file of another kind, and for one that was cut off before its first chunk was complete.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f"{path} is not an MCAP file: its first bytes are others")
+        end, chunks = len(MAGIC), 0
+        while len(head := file.read(9)) == 9 and head[0] != DATA_END:
+            after = end + 9 + int.from_bytes(head[1:], "little")
+            if after > size:
+                break
+            end, chunks = after, chunks + (head[0] in (CHUNK, MESSAGE))
+            file.seek(end)
+    if not chunks:
+        raise ValueError(f"{path} was cut off before its first messages were complete: there is nothing to read")
+    copy = folder / path.name
+    shutil.copyfile(path, copy)
+    with open(copy, "r+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        file.write(END)
+    return copy

@@ -24,8 +24,14 @@ class ReplayTopicsCfg:
     """Topic of the pre-grasp plans."""
     state: str = "/grasp/state"
     """Topic of the state of the grasp node."""
+    marks: str = "/perception/marks"
+    """Topic of the marks of the perception node, which tell what frames it used; without it they are guessed."""
     palm: str = "/grasp/palm"
     """Topic of the palm pose, published at each tick of the grasp node."""
+    grasp_log: str = "/grasp/decisions"
+    """Topic of the log of the grasp node."""
+    perception_log: str = "/perception/decisions"
+    """Topic of the log of perception."""
     estop: str = "/estop"
     """Topic of the emergency stop."""
 
@@ -72,6 +78,8 @@ class ReplayCfg:
     """Whether the bag is of a dry run or of shadow mode."""
     shadow: bool = False
     """Whether the bag is of shadow mode."""
+    exact: bool = True
+    """Whether the logs of decisions in the bag are repeated bit for bit, with the settings in them."""
     perception: bool = True
     """Whether points and plans are compared."""
     compare_policy: bool = True

@@ -1,4 +1,4 @@
-"""Replays perception on recorded frames; recorded clouds tell which frames were used."""
+"""Replays perception on recorded frames; recorded marks and clouds tell which frames were used."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.message_conversions import estimate_from_message
+from dexgrasp_ros.message_conversions import estimate_from_message, plan_id_of
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
 from dexgrasp_ros.perception.depth_topic import DepthTopic
@@ -48,6 +48,8 @@ class PerceptionReplay:
         self._clouds: dict[int, tuple[float, Any]] = {}
         self._plans: dict[int, tuple[float, PregraspPlan]] = {}
         self._refused: dict[int, str] = {}
+        self._views: dict[int | None, tuple[int, float]] = {}
+        """Stamp of the frame [us] and time [s] of the first plan with each id."""
 
     def process(self, recorded: RecordedMessage) -> None:
         """Process the next message of the bag; a message that the node would refuse is skipped."""
@@ -59,6 +61,10 @@ class PerceptionReplay:
 
     def finish(self) -> None:
         """Compare the recorded clouds and plans with those of the replay."""
+        begun_s = self._first_whole_view_s()
+        for recorded in (self._clouds, self._plans):
+            for key in [key for key, (time_s, _) in recorded.items() if time_s < begun_s]:
+                del recorded[key]
         for key, (time_s, message) in self._clouds.items():
             if (estimate := self._estimate(key, time_s, self._names.points)) is not None:
                 self._compare_points(time_s, estimate_from_message(message), estimate)
@@ -98,7 +104,22 @@ class PerceptionReplay:
 
     def _on_plan(self, message: Any, time_s: float) -> None:
         plan, stamp_s = message_conversions.plan_from_message(message)
-        self._plans.setdefault(round(stamp_s * 1e6), (time_s - self._start_s, plan))
+        key, time_s = round(stamp_s * 1e6), time_s - self._start_s
+        self._plans.setdefault(key, (time_s, plan))
+        self._views.setdefault(plan_id_of(message), (key, time_s))
+
+    def _first_whole_view_s(self) -> float:
+        """Return the time [s] of the first view that is compared; 0 for all of them.
+
+        Frames of the first one, or readings with them, may be older than the bag: the replay then has no result where
+        the first plan was recorded, and the second view is the first that can come out again.
+        """
+        (key, _), *others = self._views.values() or [(0, 0.0)]
+        if not others or key in self._estimates or key in self._refused:
+            return 0.0
+        _, begun_s = others[0]
+        self._report.notes.append(f"the first view began before the bag: compared from {begun_s:.3f} s on")
+        return begun_s
 
     def _estimate(self, key: int, time_s: float, topic: str) -> ObjectEstimate | None:
         """Return the estimate of the replay for a frame; add a difference where there is none."""
@@ -133,9 +154,15 @@ class PerceptionReplay:
 
 
 def used_frames(bag: Bag, topics: ReplayTopicsCfg) -> tuple[set[int], set[int]]:
-    """Return the stamps [us] of frames that may belong to first views, and of those that have a cloud."""
-    frames = [_stamp_us(recorded.message) for recorded in bag.messages({topics.depth})]
+    """Return the stamps [us] of frames that may belong to first views, and of those that have a cloud.
+
+    A busy node skips frames. Its marks tell which ones it used; without marks those before a cloud are taken.
+    """
     answered = {_stamp_us(recorded.message) for recorded in bag.messages({topics.points})}
+    marked = {round(float(recorded.message.data[0]) * 1e6) for recorded in bag.messages({topics.marks})}
+    if marked:
+        return answered | marked, answered
+    frames = [_stamp_us(recorded.message) for recorded in bag.messages({topics.depth})]
     gathered = set(answered)
     for number, stamp in enumerate(frames):
         if stamp in answered:

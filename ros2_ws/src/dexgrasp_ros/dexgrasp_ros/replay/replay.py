@@ -12,6 +12,7 @@ import types
 from contextlib import suppress
 from pathlib import Path
 
+from dexgrasp.utils.text import install_command
 from dexgrasp_ros.replay.config import ReplayCfg
 
 PACKAGES = ("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "sensor_msgs", "std_msgs", "trajectory_msgs")
@@ -20,7 +21,7 @@ PACKAGES = ("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "sensor_ms
 def replay(cfg: ReplayCfg) -> int:
     """Replay the bag and print the comparison; return 1 where results differ, else 0."""
     if importlib.util.find_spec("rosbags") is None:
-        raise ImportError("reading a bag needs rosbags: pip install 'dexgrasp[ros]' (No module named 'rosbags')")
+        raise ImportError(f"reading a bag needs rosbags: {install_command('ros')} (No module named 'rosbags')")
     if not Path(cfg.bag).exists():
         raise FileNotFoundError(f"no bag '{cfg.bag}': give the folder that the recorder node wrote")
     provide_message_packages()  # before the imports of the stages

@@ -1,8 +1,9 @@
 """`dexgrasp bench ros`: latency from depth image to command and command jitter, in closed loop."""
 
+import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from dexgrasp_ros.simulation.video import write_video
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 """Rows: age of the newest depth image when the policy runs; policy; tick to command; depth stamp to command; period.
 Ages are in simulated time, whose steps are those of /clock."""
+SLOWEST = 1.1
+"""Median period, in control periods, up to which the machine keeps real time: on an idle one it is 1.00."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class BenchRosCfg:
     """Run directory; empty: a new one under runs/."""
 
 
-def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:
-    """Measure, print the table, write RUN/bench.json; returns what it holds."""
+def bench_ros(cfg: BenchRosCfg) -> int:
+    """Measure, print the table, write RUN/bench.json; return 1 where nothing was measured or held, else 0."""
     bundle = find_bundle(cfg.policy)
     with Run.open(cfg.out, cfg) as run:
         set_local_transport(cfg.domain, run.path)
@@ -62,7 +65,8 @@ def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:
                 frames = frames or (trials[-1].success and list(loop.frames))
             loop.spin(1.5)  # until the last timing report has arrived
             timing, parts = dict(loop.timing), latency_parts(loop.marks)
-        result = {"timing_ms": {name: float(value) for name, value in timing.items()}, "facts": run.facts}
+        measured = {name: float(value) for name, value in timing.items() if math.isfinite(float(value))}
+        result: dict[str, Any] = {"timing_ms": measured, "facts": run.facts}
         result["parts_ms"] = {
             name: {p: 1e3 * value for p, value in zip(PERCENTILES, latency_percentiles(values), strict=True)}
             for name, values in parts.items()
@@ -70,12 +74,28 @@ def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:
         }
         result["trials"] = [asdict(trial) for trial in trials]
         write_json(run.path / "bench.json", result)
-        show(result["timing_ms"], result["parts_ms"], trials)
+        show(measured, result["parts_ms"], trials)
+        if late := pace_warning(measured, 1000 / read_contract(bundle).control.rate_hz):
+            print(late)
         if cfg.video and frames:
             held = next(trial.object for trial in trials if trial.success)
             write_video(run.path / "grasp.mp4", frames, SimRobotCfg(object=held, **nodes["sim_robot"]))
             print(f"video: {run.path / 'grasp.mp4'}")
-    return result
+    return exit_status(measured, trials)
+
+
+def exit_status(timing_ms: Mapping[str, float], trials: Sequence[Trial]) -> int:
+    """Return 1 where no period of commands was measured or no object was held, else 0."""
+    return int("period_p50_ms" not in timing_ms or not any(trial.success for trial in trials))
+
+
+def pace_warning(timing_ms: Mapping[str, float], needed_ms: float) -> str:
+    """Return a warning where commands come late or not at all; empty where they come in time."""
+    period_ms = timing_ms.get("period_p50_ms")
+    if period_ms is not None and period_ms <= SLOWEST * needed_ms:
+        return ""
+    found = "no period of commands was measured" if period_ms is None else f"period p50 {period_ms:.0f} ms"
+    return f"this machine does not keep real time: {found} where {needed_ms:.0f} ms are needed; end other programs"
 
 
 def run_trial(loop: ClosedLoop, name: str) -> Trial:
@@ -94,13 +114,13 @@ def set_local_transport(domain: int, logs: Path) -> None:
     os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
-def show(timing_ms: dict[str, float], parts_ms: Mapping[str, Mapping[int, float]], trials: list[Trial]) -> None:
+def show(timing_ms: Mapping[str, float], parts_ms: Mapping[str, Mapping[int, float]], trials: list[Trial]) -> None:
     """Print the percentiles of the grasp node and those of the parts of the latency."""
     held = sum(trial.success for trial in trials)
     table = [("milliseconds", *(f"p{percent}" for percent in PERCENTILES))]
     for row in ROWS:
-        values = (timing_ms.get(f"{row}_p{percent}_ms", float("nan")) for percent in PERCENTILES)
-        table.append((row.replace("_", " "), *(f"{value:.1f}" for value in values)))
+        values = (timing_ms.get(f"{row}_p{percent}_ms") for percent in PERCENTILES)
+        table.append((row.replace("_", " "), *("-" if value is None else f"{value:.1f}" for value in values)))
     if parts_ms:
         table.append(("parts, monotonic clock", *[""] * len(PERCENTILES)))
     for name, values in parts_ms.items():

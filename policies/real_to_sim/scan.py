@@ -1,0 +1,190 @@
+"""`dexgrasp objects scan`: frames of a depth camera to an object of a library.
+
+LIB/scans/NAME.ply    the closed mesh with colours [m], as it stood on the table
+LIB/scans/NAME.png    photographs beside the mesh from the same places
+LIB/scans/NAME.json   frames that were used and left out, scale, residuals, holes, what was not seen
+"""
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from dexgrasp.perception.calibration.board_layout import BoardCfg, opencv_board
+from dexgrasp.perception.cameras.open import open_camera
+from dexgrasp.perception.cameras.realsense import RealSenseCfg
+from dexgrasp.perception.scanning.board_poses import poses_from_board
+from dexgrasp.perception.scanning.frames import read_frames
+from dexgrasp.perception.scanning.fusion import save_ply
+from dexgrasp.perception.scanning.odometry import poses_from_odometry
+from dexgrasp.perception.scanning.open3d_import import open3d
+from dexgrasp.perception.scanning.scan import FusionCfg, ScannedMesh, cast_depth, raycasting_scene, scan_pass
+from dexgrasp.sim.objects.import_settings import ImportSettings
+from dexgrasp.sim.objects.importer import add_mesh
+from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry
+from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.files import LOCK, PARTIAL, atomic_path, write_bytes, write_json
+from dexgrasp.utils.output import FolderKind, claimed_folder, png_with_mark
+from dexgrasp.utils.readers import read_json_object
+from dexgrasp.utils.text import counted, safe_name
+
+SCANS = "scans"
+VIEWS = 3
+"""Photographs in the picture of a scan."""
+log = logging.getLogger("dexgrasp")
+
+
+@dataclass(frozen=True)
+@bounded
+class ScanCfg:
+    """Scan a thing with a depth camera and add it to a library of objects."""
+
+    source: str
+    """realsense, realsense:SERIAL, a recording (.db3, .bag) or a folder with camera.json, color/ and depth/."""
+    out: str
+    """Folder of the library; a new one, or one of scans, to which the thing is added."""
+    name: str = ""
+    """Name of the object; empty = that of the source."""
+    poses: Literal["board", "odometry"] = "board"
+    """Where the camera is: by the ChArUco board on which the thing stands, or by RGB-D odometry without a board."""
+    mass: Annotated[float | None, Bounds(0.0001, 100)] = None
+    """Mass of the thing [kg]; without it by density."""
+    density: Annotated[float, Bounds(1, 30_000)] = 600.0
+    """Density [kg/m^3] where no mass is given; the mass is clipped to 0.03..0.5 kg."""
+    frames: Annotated[int, Bounds(12, 1000)] = 100
+    """Largest number of frames that are used, evenly spread over the recording."""
+    seconds: Annotated[float, Bounds(1, 3600)] = 45.0
+    """Length of the scan with a live camera."""
+    board: BoardCfg = field(default_factory=BoardCfg)
+    """Dimensions of the board, as `calibrate board` drew it; one of 11 by 7 squares leaves more of it visible."""
+    fusion: FusionCfg = field(default_factory=FusionCfg)
+    """Settings of the fusion."""
+
+    def __post_init__(self) -> None:
+        safe_name(self.object_name, "name")
+
+    @property
+    def object_name(self) -> str:
+        """Return the name of the object: letters, digits, - and _."""
+        text = self.name or Path(self.source).stem.replace(":", "_")
+        return self.name or "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
+
+
+def _is_scans(folder: Path) -> bool:
+    if not (folder / MANIFEST).is_file():
+        names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(PARTIAL)}
+        return LOCK in names and names <= {LOCK, SCANS, "objects"}
+    try:
+        return "scans" in read_json_object(folder / MANIFEST)["request"]
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+SCANNED = FolderKind("library of scanned objects", _is_scans)
+
+
+def scan(cfg: ScanCfg) -> None:
+    """Scan the thing and add it to the library; print what was seen, its size and its mass."""
+    with claimed_folder(cfg.out, SCANNED) as out:  # refused before minutes of work; empty again where the scan fails
+        open3d()  # before minutes of work
+        known = read_json_object(out / MANIFEST)["request"]["scans"] if (out / MANIFEST).is_file() else {}
+        if cfg.object_name in known:
+            raise ValueError(f"out={out} holds a scan '{cfg.object_name}' already: choose another name=")
+        scanned = _scanned_mesh(cfg)
+        entry = _add(cfg, out, scanned, known)
+    print(_summary(scanned, entry, cfg, out))
+
+
+def _scanned_mesh(cfg: ScanCfg) -> ScannedMesh:
+    if cfg.poses == "board":
+        opencv_board(cfg.board)  # a board that cannot be made is no fault of the frames
+    camera = RealSenseCfg(color=True, align_to_color=True)
+    seconds = cfg.seconds if cfg.source.partition(":")[0] == "realsense" else np.inf
+    with open_camera(cfg.source, cfg=camera) as source:
+        frames = read_frames(source, cfg.frames, seconds)
+    log.info("%s read", counted(len(frames), "frame"))
+    posed = poses_from_board(frames, cfg.board) if cfg.poses == "board" else poses_from_odometry(frames)
+    log.info("poses of %s found", counted(len(posed.frames), "frame"))
+    return scan_pass(posed, cfg.fusion)
+
+
+def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -> ObjectEntry:
+    name = cfg.object_name
+    settings = ImportSettings(scale=1.0, density=cfg.density)
+    if cfg.mass is not None:
+        settings = replace(settings, mass_min=cfg.mass, mass_max=cfg.mass)
+    mesh = out / SCANS / f"{name}.ply"
+    with atomic_path(mesh) as partial:
+        write_bytes(partial, save_ply(scanned.surface))
+    facts = _facts(scanned, cfg)
+    command = f"dexgrasp objects scan {cfg.source} out=LIB"
+    try:
+        entry = add_mesh(out, mesh, name, settings, scans={**known, name: facts}, command=command)
+    except Exception:
+        mesh.unlink()
+        if not any(mesh.parent.iterdir()):
+            mesh.parent.rmdir()
+        raise
+    write_bytes(mesh.with_suffix(".png"), png_with_mark(Image.fromarray(_picture(scanned))))
+    write_json(mesh.with_suffix(".json"), {**facts, "left_out": scanned.left_out})
+    return entry
+
+
+def _facts(scanned: ScannedMesh, cfg: ScanCfg) -> dict[str, Any]:
+    return {
+        "source": cfg.source,
+        "poses": cfg.poses,
+        "frames": len(scanned.frames),
+        "frames_left_out": len(scanned.left_out),
+        "depth_scale": scanned.scale,
+        "residual_m": scanned.residual_m,
+        "holes": scanned.holes,
+        "largest_gap_deg": scanned.largest_gap_deg,
+        "unseen": scanned.unseen,
+        "bottom": "closed flat on the table",
+        "mass": "given" if cfg.mass is not None else f"density {cfg.density:g} kg/m^3",
+        "fusion": asdict(cfg.fusion),
+    }
+
+
+def _picture(scanned: ScannedMesh) -> np.ndarray:
+    """Return photographs (rows, columns, 3) above the mesh, seen from the same places."""
+    scene, surface = raycasting_scene(scanned.surface), scanned.surface
+    normals = np.cross(
+        surface.vertices[surface.faces[:, 1]] - surface.vertices[surface.faces[:, 0]],
+        surface.vertices[surface.faces[:, 2]] - surface.vertices[surface.faces[:, 0]],
+    )
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    colors = surface.color[surface.faces].mean(1)
+    columns = []
+    for i in np.linspace(0, len(scanned.frames) - 1, VIEWS).astype(int):
+        frame = scanned.frames[i]
+        depth_m, face = cast_depth(scene, frame, 1)
+        hit = np.isfinite(depth_m)
+        drawn = np.full((*depth_m.shape, 3), 245.0)
+        shade = 0.35 + 0.65 * np.abs(normals[face[hit]] @ frame.T_table_cam[:3, 2])
+        drawn[hit] = 255 * np.clip(1.2 * colors[face[hit]] * shade[:, None], 0, 1)
+        columns.append(np.concatenate([frame.color, drawn.astype(np.uint8)]))
+    return np.concatenate(columns, axis=1)[::2, ::2]
+
+
+def _summary(scanned: ScannedMesh, entry: ObjectEntry, cfg: ScanCfg, out: Path) -> str:
+    sides = " x ".join(f"{1000 * side:.0f}" for side in sorted(entry.extents, reverse=True))
+    used = f"{counted(len(scanned.frames), 'frame')} used, {len(scanned.left_out)} left out"
+    scale = "" if cfg.poses == "odometry" else f", depth {100 * (scanned.scale - 1):+.1f} % of the board's (corrected)"
+    return "\n".join(
+        [
+            f"{entry.name}: {sides} mm, {1000 * entry.mass:.0f} g "
+            f"({'given' if cfg.mass is not None else 'by density'}), {entry.pieces} convex pieces, "
+            f"{counted(entry.poses, 'resting pose')}, added to {out}",
+            f"{used}, widest gap {scanned.largest_gap_deg:.0f} deg{scale}",
+            f"measured points lie {1000 * scanned.residual_m:.1f} mm from the mesh (median), "
+            f"{100 * scanned.holes:.0f} % of its pixels had no depth",
+            f"{100 * scanned.unseen:.0f} % of its surface was seen by no frame and is closed: the bottom flat on the "
+            "table, hidden hollows filled",
+            f"look at it: {out}/{SCANS}/{entry.name}.png, {entry.name}.ply; report in {entry.name}.json",
+        ]
+    )

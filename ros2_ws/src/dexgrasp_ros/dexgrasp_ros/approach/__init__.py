@@ -1,0 +1,1 @@
+"""Way to the pre-grasp from a motion planner."""
