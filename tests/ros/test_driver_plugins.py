@@ -178,11 +178,13 @@ def test_an_error_of_the_hand_is_a_fault_in_which_the_arm_holds(bench, flaky, br
     flaky.broken = broken
     bench.ros.until(lambda: bench.state == "fault", "the fault")
     assert node._output.fault == reason
-    bench.ros.spin(0.5)
     before = len(bench.arm)
-    bench.ros.until(lambda: len(bench.arm) >= before + 5, "that the hold goes on")
-    held = [message_conversions.trajectory_point(message)[0] for message in bench.arm[before:]]
-    assert max(abs(held[0][name] - held[-1][name]) for name in held[0]) < 1e-3
+
+    def at_rest():
+        last = [message_conversions.trajectory_point(message)[0] for message in bench.arm[-5:]]
+        return len(bench.arm) >= before + 10 and max(abs(last[0][n] - last[-1][n]) for n in last[0]) < 1e-3
+
+    bench.ros.until(at_rest, "that the hold goes on, at rest once the arm has braked")
     refused = bench.ask("reset_fault")
     if broken != "send":  # that shows only when something is sent
         assert not refused.success and reason in refused.message
