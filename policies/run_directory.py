@@ -406,6 +406,10 @@ class _RunLog(logging.FileHandler):
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
+    def close(self) -> None:
+        with suppress(OSError):  # of what a full disk did not take
+            super().close()
+
 
 def _collect_messages() -> MemoryHandler:
     """Keep the messages of a command until its log file is open, for instance those of an import of its objects."""

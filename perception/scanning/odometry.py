@@ -20,6 +20,8 @@ LOOP_NEAR_M, LOOP_NEAR_RAD = 0.12, 0.5
 """Frames of different times closer than this, by their first poses, are compared to close loops."""
 LOOP_EVERY = 4
 """Frames between two candidates of a loop."""
+LEAST_PIXELS, LEAST_SHARE = 500, 0.2
+"""Corresponding pixels that two frames must have; open3d reports success with none, too."""
 EDGE_M = 0.01
 """Distance of corresponding points in the pose graph."""
 UP_IN_CAMERA = np.array([0.0, -np.sin(np.pi / 4), -np.cos(np.pi / 4)])
@@ -67,7 +69,9 @@ def _step(
     )
     reference = np.eye(4) if guess is None else guess
     difference = np.linalg.inv(reference) @ T
-    if not done or _length(difference) > MOST_STEP_M or _angle(difference) > MOST_STEP_RAD:
+    least = max(LEAST_PIXELS, LEAST_SHARE * min((source.depth_m > 0).sum(), (target.depth_m > 0).sum()))
+    pairs = information[5, 5] - 1  # it is the identity and, on its diagonal, the number of corresponding pixels
+    if not done or pairs < least or _length(difference) > MOST_STEP_M or _angle(difference) > MOST_STEP_RAD:
         return None
     return np.asarray(T), np.asarray(information)
 

@@ -515,6 +515,19 @@ COMMANDS = (
         ),
     ),
     CliCommand(
+        words="check scene",
+        summary="Check what the camera sees against what policies were trained for; exit status 1 if an item is bad.",
+        schema="dexgrasp.policies.real_to_sim.scene_check:CheckSceneCfg",
+        function="dexgrasp.policies.real_to_sim.scene_check:check_scene",
+        positional=("source",),
+        group="robot",
+        examples=(
+            "check scene realsense camera_file=runs/calibration/camera.yaml",
+            "check scene frames",
+            "check scene recording.db3 camera_file=runs/calibration/camera.yaml frames=100",
+        ),
+    ),
+    CliCommand(
         words="randomization show",
         summary="Show what domain randomisation draws: ranges, their sources, one draw, histograms.",
         schema="dexgrasp.policies.cli.randomization:ShowRandomizationCfg",

@@ -278,6 +278,10 @@ INPUTS: dict[str, Callable[[Any], object]] = {
     "ViewerCfg": _check_viewer,
     "ReplayCfg": _check_replay,
     "CalibrateCameraCfg": _check_calibration,
+    "CheckSceneCfg": lambda cfg: (
+        check_source(cfg.source),
+        _demand_file(cfg.camera_file, "camera_file", CAMERA_FILE),
+    ),
     "ScanCfg": lambda cfg: check_source(cfg.source),
     "ExportCfg": lambda cfg: find_policy(cfg.policy, kind="checkpoint"),
     "PublishCfg": lambda cfg: (

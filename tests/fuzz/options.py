@@ -11,6 +11,7 @@ from dexgrasp.policies.cli.option_docs import REQUIRED, keys
 BASE = {
     "objects generate": ["out=made"],
     "objects import": ["meshes", "out=made"],
+    "check scene": ["images"],
     "objects scan": ["images", "out=made"],
     "objects compare": ["shipped", "meshes"],
     "export": ["policy=allegro/student", "out=made"],

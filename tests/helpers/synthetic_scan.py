@@ -65,12 +65,12 @@ def ring(count, elevation_deg, distance_m, *, first_deg=0.0, turn_deg=360.0, tar
     return np.stack(poses)
 
 
-def hand_held(count=60, distance_m=0.42, seed=0):
+def hand_held(count=60, distance_m=0.42, seed=0, target=(0, 0, 0.04)):
     """Return poses of three rings, low, middle and from above, with the unsteadiness of a hand."""
     rng = np.random.default_rng(seed)
     low, middle = count // 2, count * 3 // 10
     rings = [(low, 22, 0), (middle, 50, 7), (count - low - middle, 76, 3)]
-    poses = np.concatenate([ring(n, angle, distance_m, first_deg=first) for n, angle, first in rings])
+    poses = np.concatenate([ring(n, angle, distance_m, first_deg=first, target=target) for n, angle, first in rings])
     for T in poses:
         T[:3, 3] += rng.normal(0, 0.008, 3)
         T[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(rng.normal(0, 0.02, 3)).as_matrix()
@@ -143,11 +143,15 @@ def table_board(board=BOARD):
     return T
 
 
+def points_of(depth_m, camera, T):
+    """Return the points (3, rows, columns) of a depth image, in the frame into which T (4, 4) leads."""
+    points = np.concatenate([camera.rays() * depth_m, depth_m[None]]).reshape(3, -1)
+    return (T[:3, :3] @ points + T[:3, 3:]).reshape(3, *depth_m.shape)
+
+
 def _colour(depth_m, labels, camera, T, board):
     """Return the colour image (rows, columns, 3): texture of table and thing by place, the print of the board."""
-    rays = camera.rays().astype(float)
-    points = np.concatenate([rays * depth_m, depth_m[None]]).reshape(3, -1)
-    x, y, z = (T[:3, :3] @ points + T[:3, 3:]).reshape(3, *depth_m.shape)
+    x, y, z = points_of(depth_m, camera, T)
     waves = sum(np.sin(k * (np.cos(a) * x + np.sin(a) * y + np.cos(3 * a) * z)) for k, a in WAVES)
     image = np.clip(150 + 18 * waves, 60, 230)
     image[labels < 0] = GREY[-1]

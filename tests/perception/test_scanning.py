@@ -209,3 +209,31 @@ def test_a_bad_scan_is_refused_in_one_line_and_leaves_nothing(kind, tmp_path, ca
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(message, error), error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def orbit():
+    """72 frames of one turn around the box on a textured table without a board."""
+    return synthetic.render(BOX, synthetic.ring(72, 38, 0.36), camera=CAMERA, board=None)
+
+
+@pytest.mark.slow
+def test_odometry_tracks_a_turn_without_a_board(orbit, tmp_path):
+    pytest.importorskip("open3d", reason="needs the extra `scan`")
+    assert scan(orbit.save(tmp_path / "frames"), tmp_path / "out", "poses=odometry") == 0
+    from dexgrasp.sim.objects import open_library
+
+    [entry] = open_library(tmp_path / "out").entries
+    assert sorted(entry.extents) == pytest.approx(sorted(2 * HALF_M), abs=0.0025)
+
+
+@pytest.mark.slow
+def test_a_covered_lens_is_lost_track(orbit, tmp_path, capsys):
+    pytest.importorskip("open3d", reason="needs the extra `scan`")
+    frames = orbit.save(tmp_path / "frames")
+    for kind in ("color", "depth"):
+        change(frames, kind, lambda n, image: image * 0 if 10 <= n < 14 else image)
+    assert scan(frames, tmp_path / "out", "poses=odometry") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "lost track between frame 9 and frame 10: move slower" in error, error
+    assert not (tmp_path / "out").exists()

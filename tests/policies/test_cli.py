@@ -188,7 +188,7 @@ def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
     without = {command.words for command in COMMANDS if "plugins" not in fields(cli._resolve(command.schema))}
     assert without == {
         *("list", "completion"),
-        *("objects generate", "objects import", "objects show", "objects compare", "objects scan"),
+        *("objects generate", "objects import", "objects show", "objects compare", "objects scan", "check scene"),
         *("calibrate board", "calibrate camera", "randomization show", "checkpoint upgrade", "checkpoint sb3"),
         *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
         *("report", "hands check", "hands new", "arms check", "benchmark", "benchmark validate"),

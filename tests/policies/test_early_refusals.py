@@ -93,6 +93,7 @@ REFUSED = {
     "bench deploy": ("policy=none", "steps=0"),
     "calibrate board": ("dpi=1", "board.columns=2", "board.square_m=35"),
     "calibrate camera": ("nowhere", "nowhere mounted=flnge", "nowhere stream=ir", "realsense views=0"),
+    "check scene": ("nowhere", ". camera_file=none", ". frames=0", ". segment.plane=flat"),
     "randomization show": ("n=-1", "randomization=papr", "reset.camera_placement=under"),
     "viewer": ("policy=none", "nowhere", "camera_file=none", "port=99999", "preset=x"),
 }

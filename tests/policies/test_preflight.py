@@ -65,6 +65,7 @@ REFUSED = [
     ("objects import none out=library", "no folder of meshes at none"),
     ("objects scan none out=library", "no source of frames 'none'"),
     ("calibrate camera none out=calibration", "none/camera.json is missing"),
+    ("check scene none", "no source of frames 'none'"),
     ("viewer policy=none", "no policy 'none'"),
     ("bench physics policy=none", "no policy 'none'"),
     ("bench ablations", "teacher: none is given"),

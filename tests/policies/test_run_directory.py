@@ -291,7 +291,8 @@ def test_the_log_of_a_full_disk_says_nothing_and_that_of_a_wrong_message_does(tm
         logging.getLogger("dexgrasp").info("dug")
     assert "Traceback" not in capsys.readouterr().err
     with Run.open(tmp_path / "other", DigCfg()):
-        logging.getLogger("dexgrasp").info("dug %d holes", "three")
+        (file,) = (one for one in logging.getLogger("dexgrasp").handlers if isinstance(one, logging.FileHandler))
+        file.handle(logging.makeLogRecord({"msg": "dug %d holes", "args": ("three",)}))
     assert "TypeError" in capsys.readouterr().err
 
 

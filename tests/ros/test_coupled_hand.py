@@ -321,9 +321,7 @@ def test_the_nodes_grasp_with_six_motors_over_dds_and_their_bag_comes_out_again(
             assert recorder.stop() == 0, recorder.text()  # before the nodes end, which a replay does not know of
     assert trial.state == "hold" and "fault" not in trial.reason, trial
     demand_motors_within_limits(Bag(bag), contract)
-    # how far points and plans come out again depends on the load of the machine: tests/ros/test_replay.py compares them
-    words = [f"policy={bundle}", f"hand=sim:{folder}", "perception=false", "tolerance.joints_rad=0.2"]
-    words += [f"{name}={value}" for name, value in BUSY.items()]
+    words = [f"policy={bundle}", f"hand=sim:{folder}", f"hand_body={body}", *(f"{k}={v}" for k, v in BUSY.items())]
     assert main.main(["replay", str(bag), *words]) == 0, capsys.readouterr().out
     assert "/hand_controller/joint_trajectory: " in capsys.readouterr().out
 

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 from types import ModuleType
 
@@ -132,6 +134,37 @@ def test_configuration_and_layouts_name_what_exists():
     text = (SOURCES / "dexgrasp_description/foxglove/grasp.json").read_text()
     assert json.loads(text)["layout"]
     assert {name.split(".")[0] for name in re.findall(r'"/([\w/.]+)(?:\[:\])?"', text)} <= topics
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("node", "parameters", "loaded"),
+    [
+        ("grasp", {}, {"torch", "mujoco", "mink"}),
+        ("grasp", {"arm": "cartesian_pose", "palm_pose_source": "topic"}, set()),
+        ("perception", {"arm": "sim_ur5e", "check_reachability": False}, {"torch"}),
+        ("perception", {"arm": "sim_ur5e", "check_reachability": True}, {"torch", "mujoco", "mink"}),
+    ],
+)
+def test_nodes_load_what_the_manifest_says(ros_domain, node, parameters, loaded):
+    given = {"bundle": str(ROOT / "assets/policies/allegro/student/bundle"), **parameters}
+    if node == "perception":
+        given["camera_file"] = str(SOURCES / "dexgrasp_ros/dexgrasp_ros/config/cameras/sim.yaml")
+    code = f"""
+import sys, rclpy
+from rclpy.parameter import Parameter
+from dexgrasp_ros.nodes.{node}_node import {node.title()}Node
+rclpy.init()
+made = {node.title()}Node(parameter_overrides=[Parameter(n, value=v) for n, v in {given!r}.items()])
+print("loaded", *(name for name in ("torch", "mujoco", "mink") if name in sys.modules))
+made.destroy_node()
+rclpy.shutdown()
+"""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{SOURCES / 'dexgrasp_ros'}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()[-1].split()[1:]) == loaded
 
 
 def test_the_profile_of_rosbag2_names_topics_with_a_quality_of_service_that_their_publishers_offer():

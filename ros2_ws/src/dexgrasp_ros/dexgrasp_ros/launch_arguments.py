@@ -73,6 +73,12 @@ ARGUMENTS = (
         description="Run the policy beside another controller and report the differences.",
         choices=YES_NO,
     ),
+    LaunchArgument(
+        name="approach",
+        default="scripted",
+        description="Way to the pre-grasp: scripted, or moveit: a path of a running move_group.",
+        choices=("scripted", "moveit"),
+    ),
     LaunchArgument(name="record", default="false", description="Record all topics into a bag.", choices=YES_NO),
     LaunchArgument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
     LaunchArgument("object", "0", "Object on the simulated table, by number or name."),
@@ -182,7 +188,7 @@ def _parameters(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
     if simulated and prefix:  # the simulated camera has a frame of each robot
         source["camera_frame"] = f"{prefix}{SIM_CAMERA_FRAME}"
-    modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
+    modes = {name: given[name] == "true" for name in ("dry_run", "shadow")} | {"approach": given["approach"]}
     known = has_kinematics(arm_driver)
     palm = {} if known else {"palm_pose_source": "topic"}
     views = {

@@ -1,4 +1,4 @@
-"""Sends joint commands as goals of trajectory and gripper actions (control_msgs).
+"""Joint commands as goals of actions: FollowJointTrajectory and the gripper commands.
 
 Each command is a goal that replaces the one before. At most one goal waits for its answer; meanwhile only the newest
 command is kept, so that a slow server gets fewer goals and not a queue of old ones.
@@ -39,10 +39,7 @@ LAST_S = 0.5
 
 
 def action_type(kind: str) -> Any:
-    """Return the action type of a command type.
-
-    Raises AdapterError where control_msgs is not installed.
-    """
+    """Return the action of a command type; AdapterError where control_msgs is not installed."""
     try:
         return getattr(import_module("control_msgs.action"), ACTIONS[kind])
     except (ImportError, AttributeError) as error:
@@ -53,10 +50,7 @@ def action_type(kind: str) -> Any:
 
 
 class ActionWriter(CommandWriter):
-    """Sends goals to one action server, with failures kept until `clear`.
-
-    It has a thread and a hidden node of its own, so that answers arrive while the driver's node does not spin.
-    """
+    """Sends goals from a hidden node of its own: answers arrive while the driver's node waits."""
 
     def __init__(self, node: Node, command: CommandCfg) -> None:
         """Raise AdapterError where control_msgs is not installed."""

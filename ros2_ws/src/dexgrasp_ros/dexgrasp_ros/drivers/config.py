@@ -135,7 +135,7 @@ class CommandCfg:
 @dataclass(frozen=True)
 @bounded
 class StateCfg:
-    """Joint states from the driver, from a topic or a plugin, with joints matched by name."""
+    """Joint states from the driver: a JointState, or messages of a plugin; joints match by name."""
 
     topic: str
     """Topic of the joint states."""

@@ -1,4 +1,4 @@
-"""Sums of joint positions, ratio times position, which motors of a driver have."""
+"""Motors of a driver that move sums of joint positions, each weighted by its ratio."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,10 +30,7 @@ class MotorSums:
         return not unknown or bool(np.linalg.matrix_rank(self._matrix[:, unknown]) == len(unknown))
 
     def motors(self, sums: Array, known: Mapping[int, float]) -> Array:
-        """Return motor positions (motor,) [rad] for sums (sum,) [rad].
-
-        `known`: positions of motors that are measured, by index [rad].
-        """
+        """Return motor positions (motor,) [rad] for sums (sum,) [rad] and known motors by index."""
         motor_pos = np.zeros(self._matrix.shape[1])
         for i, value in known.items():
             motor_pos[i] = value

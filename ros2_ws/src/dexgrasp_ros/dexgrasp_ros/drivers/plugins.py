@@ -90,7 +90,7 @@ class PluginHost:
 
 
 class CommandWriter(ABC):
-    """Sends joint commands to a driver; base class for plugins.
+    """Sends joint commands to a driver at once; what a call raises is a fault that holds the robot.
 
     Calls return at once; what they raise is a fault that holds the robot. A plugin has the arguments (host: PluginHost,
     command: CommandCfg) and takes publishers and clients from its host.
@@ -98,10 +98,7 @@ class CommandWriter(ABC):
 
     @abstractmethod
     def send(self, values: Array, period_s: float) -> None:
-        """Send driver values (driver joint,), in the order of `command.joints`.
-
-        The next ones come in `period_s`.
-        """
+        """Send values (driver joint,) in the order of `command.joints`; the next come in `period_s`."""
 
     @abstractmethod
     def acknowledged(self, timeout_s: float) -> bool:

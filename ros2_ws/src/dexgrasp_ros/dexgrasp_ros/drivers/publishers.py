@@ -102,10 +102,7 @@ class TopicWriter(CommandWriter):
 
 
 def joint_writer(node: Node, cfg: AdapterCfg, preview: bool) -> CommandWriter:
-    """Return the writer of a driver's joint commands.
-
-    Raises AdapterError for a plugin or an action that is missing.
-    """
+    """Return the writer of a driver's commands; AdapterError for a missing plugin or action."""
     if not preview and cfg.command.type in ACTION_TYPES:
         return ActionWriter(node, cfg.command)
     if not preview and cfg.command.type == "plugin":
