@@ -11,6 +11,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Int16MultiArray
 
@@ -227,3 +228,10 @@ def test_a_refused_configuration_leaves_no_publisher(bench, flaky, refused):
     names = [info.node_name for topic in (HAND, ARM, "/arm_port") for info in node.get_publishers_info_by_topic(topic)]
     assert "grasp" not in names
     assert not [it for it in node.get_subscriptions_info_by_topic("/joint_states") if it.node_name == "grasp"]
+
+
+def test_an_error_after_the_drivers_leaves_no_publisher(bench):
+    node = bench.start(active=False, autostart=False, points_topic="no topic")
+    with pytest.raises(InvalidTopicNameException):
+        node._configure()
+    assert "grasp" not in [info.node_name for topic in (HAND, ARM) for info in node.get_publishers_info_by_topic(topic)]
