@@ -44,6 +44,8 @@ WORDS_OF_KIND = {
     "validatebenchmark": "benchmark validate",
     "newhand": "hands new",
     "checkhand": "hands check",
+    "checkarm": "arms check",
+    "checkscene": "check scene",
     "tunehand": "hands tune",
     "showrandomization": "randomization show",
 }

@@ -178,10 +178,16 @@ def check_names(cfg: Any) -> None:
     kind = type(cfg).__name__
     if hasattr(cfg, "hand") and kind not in ("ReplayCfg", "BenchRosCfg"):  # a ROS driver; the hand of the policy
         find_hand(cfg.hand)
-    if hasattr(cfg, "mount") or kind == "CheckArmCfg":
+    if hasattr(cfg, "mount"):
         from dexgrasp.sim.robots.arms.arm_file import check_arm
 
-        check_arm(cfg.arm if kind == "CheckArmCfg" else cfg.mount)
+        check_arm(cfg.mount)
+    if kind == "CheckArmCfg":
+        from dexgrasp.sim.robots.arms.arm_file import find_arm
+
+        if cfg.arm == "floating":
+            raise ValueError("arm=floating is no arm: expected a shipped one (dexgrasp list arms), or a path")
+        find_arm(cfg.arm)
     if hasattr(cfg, "presets"):
         demand_known(cfg.presets, configs.options("physics"), "presets: physics preset")
     if kind != "PublishCfg":  # its objects are a description

@@ -39,10 +39,6 @@ class CheckArmCfg:
     poses: Annotated[int, Bounds(1, 100_000)] = 1000
     """Number of palm poses, always the same ones: within 15 cm of the middle, 10 to 35 cm high, facing down."""
 
-    def __post_init__(self) -> None:
-        if self.arm == "floating":
-            raise ValueError("arm=floating is no arm: expected a shipped one (dexgrasp list arms), or a path")
-
 
 def check(cfg: CheckArmCfg) -> int:
     """Print the findings; return 1 where something is wrong, otherwise 0."""

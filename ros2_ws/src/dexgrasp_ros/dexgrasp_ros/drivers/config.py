@@ -214,7 +214,7 @@ class AdapterCfg:
     file; None with a hand, or with a Cartesian arm whose kinematics are unknown."""
     state: StateCfg | None = None
     """Joint states from the driver; None for an arm with a palm pose topic."""
-    couplings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    couplings: Mapping[str, Mapping[str, Annotated[float, Bounds(-1e6, 1e6)]]] = field(default_factory=dict)
     """Motors of `command.joints` that move several joints: motion of the motor per motion of each joint, which add up.
     Such a motor is read under its own name where `state.names` does not hold all of its joints."""
     base: BaseCfg | None = None
