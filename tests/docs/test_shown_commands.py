@@ -34,7 +34,7 @@ NOT_PARSED = {
     r"dexgrasp .* -m": "starts processes of its own; tests/policies/test_sweep.py",
     r"dexgrasp .*\bconfig=.*": "needs a saved run; tests/policies/test_sweep.py",
     r"docker .*": "installs packages",
-    r"ros2 bag reindex.*": "part of ROS",
+    r"ros2 bag (reindex|record).*": "part of ROS",
     r"dexgrasp .*\bcluster=.*": "needs the extra `ray`; tests/policies/test_ray_backend.py",
     r"colcon build": "run by tests/ros/test_launch.py",
     r"dexgrasp train objects=shipped": "shown as an error; refused by tests/policies/test_train.py",

@@ -11,6 +11,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Int16MultiArray
 
@@ -178,11 +179,13 @@ def test_an_error_of_the_hand_is_a_fault_in_which_the_arm_holds(bench, flaky, br
     flaky.broken = broken
     bench.ros.until(lambda: bench.state == "fault", "the fault")
     assert node._output.fault == reason
-    bench.ros.spin(0.5)
     before = len(bench.arm)
-    bench.ros.until(lambda: len(bench.arm) >= before + 5, "that the hold goes on")
-    held = [message_conversions.trajectory_point(message)[0] for message in bench.arm[before:]]
-    assert max(abs(held[0][name] - held[-1][name]) for name in held[0]) < 1e-3
+
+    def at_rest():
+        last = [message_conversions.trajectory_point(message)[0] for message in bench.arm[-5:]]
+        return len(bench.arm) >= before + 10 and max(abs(last[0][n] - last[-1][n]) for n in last[0]) < 1e-3
+
+    bench.ros.until(at_rest, "that the hold goes on, at rest once the arm has braked")
     refused = bench.ask("reset_fault")
     if broken != "send":  # that shows only when something is sent
         assert not refused.success and reason in refused.message
@@ -225,3 +228,10 @@ def test_a_refused_configuration_leaves_no_publisher(bench, flaky, refused):
     names = [info.node_name for topic in (HAND, ARM, "/arm_port") for info in node.get_publishers_info_by_topic(topic)]
     assert "grasp" not in names
     assert not [it for it in node.get_subscriptions_info_by_topic("/joint_states") if it.node_name == "grasp"]
+
+
+def test_an_error_after_the_drivers_leaves_no_publisher(bench):
+    node = bench.start(active=False, autostart=False, points_topic="no topic")
+    with pytest.raises(InvalidTopicNameException):
+        node._configure()
+    assert "grasp" not in [info.node_name for topic in (HAND, ARM) for info in node.get_publishers_info_by_topic(topic)]

@@ -84,7 +84,10 @@ class RobotInterface:
             self._made = made.pop_all()
 
     def not_ready(self) -> str:
-        """Return why drivers would not execute commands, else an empty text; dry run: inputs alone."""
+        """Return why the drivers would not execute commands, or an empty text.
+
+        In a dry run only states are read from the drivers, and only those are judged.
+        """
         return self.failure() or ("" if self.status is None else self.status.not_ready())
 
     def failure(self) -> str:

@@ -7,6 +7,7 @@ the policy, each right after new points where there are some, else by a timer.
 import re
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,17 +128,20 @@ class GraspNode(LifecycleNode):
             return self._refuse(f"not configured: {reason}")
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
-        machine = LoggedGraspStateMachine(
-            policy,
-            grasp,
-            self.cfg.safety,
-            home,
-            self.cfg.shadow,
-            planned_approach=self.cfg.approach == "moveit",
-            write=self._log.write,
-            settings=replace(self.cfg, grasp=grasp),
-        )
-        inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
+        with ExitStack() as undo:  # where this fails, no publisher of commands stays
+            undo.callback(robot.destroy)
+            machine = LoggedGraspStateMachine(
+                policy,
+                grasp,
+                self.cfg.safety,
+                home,
+                self.cfg.shadow,
+                planned_approach=self.cfg.approach == "moveit",
+                write=self._log.write,
+                settings=replace(self.cfg, grasp=grasp),
+            )
+            inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
+            undo.pop_all()
         if self._stopped:
             inputs.estop.level.stop(self._stopped)
         machine.slow_down(self.cfg.speed_scale)
