@@ -119,8 +119,6 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
     there: dict[str, Any] = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side}
     there |= _action_semantics(checkpoint.task)
     here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _action_semantics(cfg.task)
-    if here.get(FLOOR) is None or there.get(FLOOR) is None:  # it follows from the hand, which is compared
-        here.pop(FLOOR, None)
     if keys := [item for item in here if here[item] != there[item]]:
         differ = ", ".join(f"{item}: {there[item]} there, {here[item]} here" for item in keys)
         wanted = flat(configs.as_dict(checkpoint.task), "task.") | checkpoint.training["config"]
@@ -170,8 +168,6 @@ MAY_DIFFER = (
 )
 """Options that may differ when a run is resumed."""
 
-FLOOR = "task.scripted_grasp.keypoint_floor_m"
-"""Follows from the hand where it is null."""
 NO_FLOOR = -1000.0
 """Floor of rewards that no step reaches: every term is capped, but for palm speed and actions, which are small."""
 

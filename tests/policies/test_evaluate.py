@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
@@ -309,8 +310,9 @@ def test_without_opengl_the_evaluation_goes_on_without_videos(tmp_path, monkeypa
     assert not (tmp_path / "run/videos").exists()
 
 
-def test_a_policy_with_observations_of_an_own_task_is_loaded_for_it_and_told_from_others(tmp_path):
-    from examples.upright_grasp import UprightGrasp
+def test_a_policy_with_observations_of_an_own_task_is_loaded_for_it_and_told_from_others(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    from upright_grasp import UprightGrasp
 
     cfg = replace(SHORT, class_name="UprightGrasp")
     own = UprightGrasp(cfg, HandSpec.load("allegro"), open_library("shipped"), FAST, num_envs=2, num_threads=1)

@@ -319,7 +319,7 @@ def test_without_tensorboard_training_says_so_in_one_line_and_goes_on(interrupte
 def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, interrupted):
     folder, status, iterations, said = interrupted
     done = len(iterations)
-    assert status == 130 and done == 2
+    assert status == 130 and done in (1, 2)  # it strikes while the first is told
     assert said[-2:] == [
         "stopping after this iteration; press Ctrl-C once more to stop at once",
         f"dexgrasp train: interrupted; stopped after iteration {done}; the same command with out={folder} goes on",
