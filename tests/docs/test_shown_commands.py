@@ -51,6 +51,7 @@ NOT_RUN = {
     r"dexgrasp export .*\bsign=.*": "needs a key; tests/policies/test_export.py",
     r"dexgrasp hands new hand.urdf .*": "needs a model of the user; tests/policies/test_hands_commands.py",
     r"dexgrasp benchmark(?! validate)( .*)?": "needs a public set; tests/policies/test_public_benchmark.py",
+    r"dexgrasp bench ros arm=.*": "one closed loop at a time on two cores; run by tests/ros/test_closed_loop.py",
     r"dexgrasp viewer recording.bag": "needs a recording; tests/perception/test_realsense.py",
     r"dexgrasp .*\bcluster=auto\b.*": "needs a cluster; tests/policies/test_ray_backend.py",
     r"make .*": "each target is a step of .ci/run, or installs packages; its commands are printed by make -n",
