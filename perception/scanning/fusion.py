@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.scanning.frames import ScanError, ScanFrame
 from dexgrasp.perception.scanning.open3d_import import open3d
 
@@ -64,23 +65,20 @@ def fuse(frames: list[ScanFrame], lower_m: NDArray[np.float64], side_m: float, v
     o3d = open3d()
     voxel_m = max(voxel_m, side_m / MOST_VOXELS)
     count = int(np.ceil(side_m / voxel_m))
-    volume = o3d.pipelines.integration.UniformTSDFVolume(
-        length=count * voxel_m,
-        resolution=count,
-        sdf_trunc=TRUNCATION_VOXELS * voxel_m,
-        color_type=o3d.pipelines.integration.TSDFVolumeColorType.RGB8,
-        origin=lower_m,
-    )
+    volume = _open3d_volume(lower_m, voxel_m, count, o3d.pipelines.integration.TSDFVolumeColorType.RGB8)
     for frame in frames:
-        camera = frame.camera
-        intrinsics = o3d.camera.PinholeCameraIntrinsic(
-            camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
-        )
-        volume.integrate(rgbd_image(frame), intrinsics, np.linalg.inv(frame.T_table_cam))
+        volume.integrate(rgbd_image(frame), pinhole(frame.camera), np.linalg.inv(frame.T_table_cam))
     values = np.asarray(volume.extract_volume_tsdf(), np.float32).reshape(count, count, count, 2)
     tsdf = np.where(values[..., 1] < LEAST_WEIGHT, np.float32(-1), values[..., 0])
     color = np.asarray(volume.extract_volume_color(), np.float32).reshape(count, count, count, 3)
     return Volume(lower_m=np.asarray(lower_m, float), voxel_m=voxel_m, tsdf=tsdf, color=color / np.float32(255))
+
+
+def pinhole(camera: Intrinsics) -> Any:
+    """Return the open3d intrinsics of a camera without distortion."""
+    return open3d().camera.PinholeCameraIntrinsic(
+        camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
+    )
 
 
 def rgbd_image(frame: ScanFrame, gray: bool = False) -> Any:
@@ -141,16 +139,22 @@ def closed_surface(volume: Volume) -> Surface:
     return _zero_crossing(volume, tsdf)
 
 
+def _open3d_volume(lower_m: NDArray[np.float64], voxel_m: float, count: int, color_type: Any) -> Any:
+    """Return an empty open3d volume of `count` voxels per side."""
+    return open3d().pipelines.integration.UniformTSDFVolume(
+        length=count * voxel_m,
+        resolution=count,
+        sdf_trunc=TRUNCATION_VOXELS * voxel_m,
+        color_type=color_type,
+        origin=lower_m,
+    )
+
+
 def _zero_crossing(volume: Volume, tsdf: NDArray[np.float32]) -> Surface:
     o3d = open3d()
     count = len(tsdf)
-    cube = o3d.pipelines.integration.UniformTSDFVolume(
-        length=count * volume.voxel_m,
-        resolution=count,
-        sdf_trunc=TRUNCATION_VOXELS * volume.voxel_m,
-        color_type=o3d.pipelines.integration.TSDFVolumeColorType.NoColor,
-        origin=volume.lower_m,
-    )
+    plain = o3d.pipelines.integration.TSDFVolumeColorType.NoColor
+    cube = _open3d_volume(volume.lower_m, volume.voxel_m, count, plain)
     rows = np.stack([tsdf, np.ones_like(tsdf)], -1).reshape(-1, 2).astype(float)
     cube.inject_volume_tsdf(o3d.utility.Vector2dVector(rows))
     mesh = cube.extract_triangle_mesh()
@@ -189,7 +193,7 @@ def simplified(surface: Surface, most_faces: int) -> Surface:
     )
 
 
-def save_ply(surface: Surface) -> bytes:
+def ply_bytes(surface: Surface) -> bytes:
     """Return a surface as the bytes of a binary PLY file with colours."""
     vertices = np.zeros(
         len(surface.vertices),

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.perception.scanning.board_poses import PosedFrames
-from dexgrasp.perception.scanning.frames import LEAST_FRAMES, ScanError, ScanFrame
-from dexgrasp.perception.scanning.fusion import rgbd_image
+from dexgrasp.perception.scanning.frames import ScanError, ScanFrame
+from dexgrasp.perception.scanning.fusion import pinhole, rgbd_image
 from dexgrasp.perception.scanning.open3d_import import open3d
 from dexgrasp.perception.segmentation.clustering import largest_cluster
 from dexgrasp.perception.segmentation.table_plane import TABLE, NoPlaneError, fit_plane
@@ -45,8 +45,6 @@ def poses_from_odometry(frames: list[ScanFrame]) -> PosedFrames:
     tracked = _optimised(frames, poses, steps)
     T_table_first, middle = _table(frames[0])
     posed = [replace(frame, T_table_cam=T_table_first @ T) for frame, T in zip(frames, tracked, strict=True)]
-    if len(posed) < LEAST_FRAMES:
-        raise ScanError(f"{len(posed)} frames, at least {LEAST_FRAMES} are needed: record longer")
     return PosedFrames(frames=posed, left_out={}, scale=1.0, middle_m=middle)
 
 
@@ -55,19 +53,15 @@ def _step(
 ) -> tuple[NDArray[np.float64], Any] | None:
     """Return T_target_source (4, 4) and its information matrix; None where odometry fails."""
     o3d = open3d()
-    camera = source.camera
-    intrinsics = o3d.camera.PinholeCameraIntrinsic(
-        camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
-    )
+    reference = np.eye(4) if guess is None else guess
     done, T, information = o3d.pipelines.odometry.compute_rgbd_odometry(
         rgbd_image(source, gray=True),
         rgbd_image(target, gray=True),
-        intrinsics,
-        np.eye(4) if guess is None else guess,
+        pinhole(source.camera),
+        reference,
         o3d.pipelines.odometry.RGBDOdometryJacobianFromHybridTerm(),
         o3d.pipelines.odometry.OdometryOption(depth_diff_max=0.02, depth_min=0.1, depth_max=1.5),
     )
-    reference = np.eye(4) if guess is None else guess
     difference = np.linalg.inv(reference) @ T
     least = max(LEAST_PIXELS, LEAST_SHARE * min((source.depth_m > 0).sum(), (target.depth_m > 0).sum()))
     pairs = information[5, 5] - 1  # it is the identity and, on its diagonal, the number of corresponding pixels

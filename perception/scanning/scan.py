@@ -91,7 +91,7 @@ def scan_pass(posed: PosedFrames, settings: FusionCfg | None = None) -> ScannedM
         residual_m=float(np.median([check.middle_m for check in checks if check.pixels])),
         holes=holes,
         largest_gap_deg=gap_deg,
-        unseen=_unseen(surface, posed.frames),
+        unseen=_unseen(surface, scene, posed.frames),
     )
 
 
@@ -186,9 +186,9 @@ def cast_depth(scene: Any, frame: ScanFrame, stride: int) -> tuple[NDArray[np.fl
     return found["t_hit"].numpy(), found["primitive_ids"].numpy().astype(np.int64)
 
 
-def _unseen(surface: Surface, frames: list[ScanFrame]) -> float:
+def _unseen(surface: Surface, scene: Any, frames: list[ScanFrame]) -> float:
     """Return the share of the area that is in the view of no camera, or hidden from each."""
-    o3d, scene = open3d(), raycasting_scene(surface)
+    o3d = open3d()
     corners = surface.vertices[surface.faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(cross, axis=1)

@@ -86,17 +86,18 @@ def benchmark(cfg: PublicBenchmarkCfg) -> None:
         begun = read_facts(run.path)
         _refuse_other_code(run.path, begun)
         run.record(cfg, inputs=inputs, may_differ=("out", "num_envs", "num_threads", "cluster") if begun else None)
-        results, report = [], None
+        results = []
         with contextlib.redirect_stdout(sys.stderr):  # the row alone goes to the standard output
+            libraries = {scale: run.path / "objects" / f"{scale:g}" for scale in chosen.measured_scales(cfg.quick)}
+            reports = {scale: _import(chosen, cfg.folder, used, out, scale) for scale, out in libraries.items()}
             for scale, disturbance in parts(chosen, cfg.quick):
-                library = run.path / "objects" / f"{scale:g}"
-                report = _import(chosen, cfg.folder, used, library, scale)
+                library, report = libraries[scale], reports[scale]
                 count = len(report.library) * chosen.protocol(cfg.quick)["trials_per_object"]
                 out = str(run.path / part_name(scale, disturbance))
                 part = replace(base, objects=str(library), disturbance=disturbance, trials=count, out=out)
                 result = evaluate(part)
                 results.append({"scale": scale, "disturbance": disturbance} | _counts(result, Path(out)))
-        assert report is not None
+        report = reports[chosen.measured_scales(cfg.quick)[-1]]
         row = {
             "benchmark": cfg.benchmark,
             "quick": cfg.quick,

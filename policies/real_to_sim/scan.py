@@ -18,7 +18,7 @@ from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.scanning.board_poses import poses_from_board
 from dexgrasp.perception.scanning.frames import read_frames
-from dexgrasp.perception.scanning.fusion import save_ply
+from dexgrasp.perception.scanning.fusion import ply_bytes
 from dexgrasp.perception.scanning.odometry import poses_from_odometry
 from dexgrasp.perception.scanning.open3d_import import open3d
 from dexgrasp.perception.scanning.scan import FusionCfg, ScannedMesh, cast_depth, raycasting_scene, scan_pass
@@ -69,8 +69,7 @@ class ScanCfg:
     @property
     def object_name(self) -> str:
         """Return the name of the object: letters, digits, - and _."""
-        text = self.name or Path(self.source).stem.replace(":", "_")
-        return self.name or "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
+        return self.name or "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(self.source).stem)
 
 
 def _is_scans(folder: Path) -> bool:
@@ -118,7 +117,7 @@ def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -
         settings = replace(settings, mass_min=cfg.mass, mass_max=cfg.mass)
     mesh = out / SCANS / f"{name}.ply"
     with atomic_path(mesh) as partial:
-        write_bytes(partial, save_ply(scanned.surface))
+        write_bytes(partial, ply_bytes(scanned.surface))
     facts = _facts(scanned, cfg)
     command = f"dexgrasp objects scan {cfg.source} out=LIB"
     try:

@@ -1,6 +1,5 @@
 """`dexgrasp check scene`: what the camera sees against what policies were trained for."""
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -19,8 +18,8 @@ from dexgrasp.utils.text import print_table
 
 Light = Literal["ok", "warn", "bad"]
 
-NEAR_M, JUMP_M = 0.02, 0.015
-"""How much nearer than the object's farthest part a pixel beside it must be to hide some of it; step at an edge [m]."""
+JUMP_M = 0.015
+"""How much nearer than the object a pixel beside its outline must be to hide some of it [m]."""
 MOST_OBJECTS = 4
 STEREO_FOCAL_PX = 385.0
 """Focal length of a D435's depth at 640 columns; it decides the noise also of depth aligned to colour."""
@@ -85,13 +84,12 @@ def check_scene(cfg: CheckSceneCfg) -> int:
     """Print the lights and what to do; return 1 where one is bad."""
     pose = CameraPose.load(cfg.camera_file) if cfg.camera_file else None
     with open_camera(cfg.source, pose) as source:
-        frames, took_s = [], time.monotonic()
+        frames: list[DepthFrame] = []
         while len(frames) < cfg.frames:
             try:
                 frames.append(source.read(timeout_s=5.0))
             except EndOfFramesError:
                 break
-        took_s = time.monotonic() - took_s
     if not frames:
         raise CameraError(f"{cfg.source} holds no frame")
     items = scene_items(frames, cfg.segment)

@@ -436,7 +436,6 @@ class ArmIK:
     def follows(self, q_arm: Tensor, pos_w: Tensor, quat_w: Tensor) -> bool:
         """Return whether steps from joints (joint,) [rad] follow poses (pose, 3) [m], (pose, 4).
 
-        `pos_w` (pose, 3) [m], `quat_w` (pose, 4).
         A pose that can be reached does not follow where a joint limit or a singular position is in the way.
         """
         q = q_arm.double().numpy()

@@ -17,6 +17,7 @@ from torch import Tensor
 from dexgrasp.sim.engine.base import State
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.actions import Phases
+from dexgrasp.sim.task.outcomes import opposed_contact
 from dexgrasp.sim.task.registry import Registry
 from dexgrasp.utils.bounds import Bounds, bounded
 
@@ -139,7 +140,7 @@ def force(force_n: Tensor, weights: Tensor) -> Tensor:
 
 def opposition(touching: Tensor, thumb: Tensor, fingers: Tensor) -> Tensor:
     """Return 1 where the thumb and a finger touch the object; `thumb`, `fingers`: masks (body,)."""
-    return ((touching & thumb).any(-1) & (touching & fingers).any(-1)).to(torch.float32)
+    return opposed_contact(touching, thumb, fingers).to(torch.float32)
 
 
 def table_contact(touching: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ SIMULATED_TOPICS = {
     "arms": "scaled_joint_trajectory_controller/joint_trajectory",
 }
 """Topics of the simulated robot's joint commands, by kind."""
+PREVIEW = "/preview"
+"""Prefix of the command topics of a dry run."""
 MOST_OFFSET_RAD = 10.0
 """Largest position of a driver's joint at position 0 of the contract [rad]."""
 LEAST_RATIO, MAX_RATIO = 1e-3, 1e3
@@ -253,6 +255,12 @@ class AdapterCfg:
 
 _LATER = {"couplings", "max_effort", "plugin", "options"}
 """Keys without an effect on a driver that does not state them."""
+
+
+def command_topic(cfg: AdapterCfg, preview: bool) -> str:
+    """Return the command topic of a driver; with `preview` the one of a dry run."""
+    topic = cfg.command.topic
+    return f"{PREVIEW}/{topic.lstrip('/')}" if preview else topic
 
 
 def _check_offset(part: str, offset: PerJoint, scale: PerJoint) -> None:

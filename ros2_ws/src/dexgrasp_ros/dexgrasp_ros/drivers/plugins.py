@@ -92,7 +92,7 @@ class PluginHost:
 class CommandWriter(ABC):
     """Sends joint commands to a driver at once; what a call raises is a fault that holds the robot.
 
-    Calls return at once; what they raise is a fault that holds the robot. A plugin has the arguments (host: PluginHost,
+    A plugin has the arguments (host: PluginHost,
     command: CommandCfg) and takes publishers and clients from its host.
     """
 

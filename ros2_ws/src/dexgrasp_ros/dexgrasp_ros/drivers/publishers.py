@@ -20,12 +20,10 @@ from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.action_writer import ActionWriter
 from dexgrasp_ros.drivers.adapters import JointAdapter, JointInterpolator, PoseAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
-from dexgrasp_ros.drivers.config import ACTION_TYPES, REACH_PERIODS, AdapterCfg, AdapterError, QosCfg
+from dexgrasp_ros.drivers.config import ACTION_TYPES, REACH_PERIODS, AdapterCfg, AdapterError, QosCfg, command_topic
 from dexgrasp_ros.drivers.plugins import CommandWriter, PluginWriter, StateInput
 
 Array = NDArray[np.float64]
-PREVIEW = "/preview"
-"""Prefix of the command topics of a dry run."""
 KINDS: dict[str, type] = {
     "float64_array": Float64MultiArray,
     "joint_trajectory": JointTrajectory,
@@ -43,12 +41,6 @@ def qos_profile(cfg: QosCfg) -> QoSProfile:
         reliability=ReliabilityPolicy[cfg.reliability.upper()],
         durability=DurabilityPolicy[cfg.durability.upper()],
     )
-
-
-def command_topic(cfg: AdapterCfg, preview: bool) -> str:
-    """Return the command topic of a driver; with `preview` the one of a dry run."""
-    topic = cfg.command.topic
-    return f"{PREVIEW}/{topic.lstrip('/')}" if preview else topic
 
 
 class TopicWriter(CommandWriter):

@@ -14,7 +14,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
-from dexgrasp_ros.drivers.config import TOPIC_TYPES, AdapterCfg, load
+from dexgrasp_ros.drivers.config import TOPIC_TYPES, AdapterCfg, command_topic, load
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
 from dexgrasp_ros.grasping.types import Inputs, Output
@@ -105,7 +105,7 @@ class GraspReplay:
                     "plugin makes"
                 )
                 continue
-            topic = f"/preview/{command.topic.lstrip('/')}" if cfg.preview else command.topic
+            topic = command_topic(drivers[part], cfg.preview)
             callbacks[topic] = lambda message, time_s, part=part: self._on_command(part, message, time_s)
         return callbacks
 

@@ -10,7 +10,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
-from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterCfg, load
+from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterCfg, command_topic, load
 from dexgrasp_ros.drivers.joint_mapping import JointStateError
 from dexgrasp_ros.recording.decision_log import plan_key, points_key, pose_of
 from dexgrasp_ros.replay.bag import Bag
@@ -80,7 +80,7 @@ class LoggedMessages:
         if command.type not in JOINT_TYPES or command.rate_hz:
             return
         allowed = {tuple(self._adapters[part].command(row)) for row in rows if row is not None}
-        topic = f"/preview/{command.topic.lstrip('/')}" if self._cfg.preview else command.topic
+        topic = command_topic(driver, self._cfg.preview)
         self._demand(topic, events, allowed, lambda message: _command_key(message, driver))
 
     def _compare_readings(self, logged: dict[tuple[str, float], list[float]]) -> None:
