@@ -465,6 +465,7 @@ def test_a_model_that_is_no_hand_is_refused_with_file_and_part(tmp_path, old, ne
     text = UNCOUPLED.replace(old, new, 1)
     if "<sdf" in new:
         text = text.replace("</mujoco>", "</sdf>")
+    (tmp_path / "x.dae").write_text("<COLLADA/>")
     write_hand(tmp_path, text.replace(f'vertex="{_VERTICES}"', "") if "dae" in new else text)
     if message is None:
         assert HandSpec.load(tmp_path).joint_names

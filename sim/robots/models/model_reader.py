@@ -169,12 +169,12 @@ def _check_joints(robot: ElementTree.Element, file: Path) -> None:
 
 
 def _check_mesh(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{what}: no file {path}")
     if path.suffix.lower() not in MESH_FORMATS:
         raise ValueError(
             f"{what}: MuJoCo cannot read {path}; expected one of {', '.join(MESH_FORMATS)}: convert it, for instance "
             "with Blender or trimesh, and name the new file"
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"{what}: no file {path}")
     if kind := foreign_file(path):
         raise ValueError(f"{what}: {path}: {kind}")
