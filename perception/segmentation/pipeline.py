@@ -2,6 +2,8 @@
 
 valid range -> points -> workspace -> table -> above it -> not the robot -> no flying pixels -> one object
     -> no splinters -> sample
+
+The one object is the largest of those that lie apart, or a wanted one (target.py) of those in instances.py.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,9 @@ from dexgrasp.perception.segmentation.clustering import (
     on_surfaces,
     sample_points,
 )
+from dexgrasp.perception.segmentation.instances import find_instances
 from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
+from dexgrasp.perception.segmentation.target import Candidates, Target, choose, follow, read_labels
 from dexgrasp.utils.bounds import Bounds, bounded
 
 MAX_SLOPE = 6.0
@@ -73,8 +77,16 @@ class SegmentationCfg:
     """Number of sampled object points."""
     sampling: Sampling = "farthest"
     """Sampling of the object points: farthest-point or random."""
+    target: str = "largest"
+    """Object that is wanted: largest (objects that touch count as one), nearest to the camera, COLUMN,ROW of a pixel,
+    X,Y,Z of a point [m], or label:NUMBER. All but largest tell objects that touch apart; best with stride=1."""
+    labels: str = ""
+    """PNG or NPY image of the objects' numbers, or a mask, of the depth image's size; replaces the own search for
+    objects. Empty: none."""
 
     def __post_init__(self) -> None:
+        if Target.parse(self.target).kind == "label" and not self.labels:
+            raise ValueError(f"target={self.target} needs an image of the objects' numbers: give labels")
         near, far = self.range_m
         if near == far:
             raise ValueError(f"range_m must satisfy near < far, got {self.range_m}")
@@ -107,6 +119,11 @@ class Segmenter:
         self._rays = intrinsics.rays(cfg.stride).reshape(2, -1)
         corners = np.array([cfg.box_lower_m, cfg.box_upper_m], np.float32)
         self._lower, self._upper = corners[:, :, None]
+        self._target = Target.parse(cfg.target)
+        if self._target.kind == "pixel" and not self._in_image(self._target.at):
+            size = f"{intrinsics.width}x{intrinsics.height}"
+            raise ValueError(f"target: {self._target} lies outside the image of {size} pixels")
+        self._labels = self._read_labels() if cfg.labels else None
 
     def __call__(
         self,
@@ -115,26 +132,20 @@ class Segmenter:
         mask: NDArray[np.bool_] | None = None,
         seed: int = 0,
         lap: Callable[[str], None] = lambda stage: None,
+        earlier_w: NDArray[np.float32] | None = None,
     ) -> Segmentation:
         """Return the object's points; deterministic for a given frame and seed.
 
         Raises NoObjectError or NoPlaneError.
 
         `capsules`: the robot, whose points are left out. `mask` (height, width): the object's pixels, where the caller
-        knows them; without it the object with most points is taken. `lap` is called at the end of each stage.
+        knows them; without it the target is taken. `lap` is called at the end of each stage. `earlier_w` (n, 3): points
+        of the target in an earlier frame [m]; the object at them is taken, unless the target is the largest.
         """
-        T_world_cam = self._check(frame, mask)
-        cloud = self._cloud(frame, T_world_cam, lap)
-        cloud.keep("in workspace", self._in_workspace(cloud.points_w))
-        plane = self._table(cloud, seed)
-        lap("table")
-        least_m = max(self.cfg.min_height_m, self.cfg.footprint_factor * plane.roughness_m)
-        cloud.keep("above the table", plane.height(cloud.points_w) > least_m)
-        if capsules is not None:
-            cloud.keep("not the robot", ~capsules.contain(cloud.points_w, self.cfg.hand_margin_m))
-        pitch_m = self._pitch_m(cloud.points_w, T_world_cam)
-        cloud.keep("on surfaces", on_surfaces(cloud.image, cloud.index, MAX_SLOPE * pitch_m))
-        if mask is None:
+        cloud, plane, pitch_m = self._foreground(frame, self._check(frame, mask), capsules, seed, lap)
+        if mask is None and not self.is_largest:
+            chosen = self._chosen(cloud, earlier_w)
+        elif mask is None:
             sure = plane.height(cloud.points_w) > self.cfg.roughness_factor * plane.roughness_m
             chosen = largest_cluster(cloud.points_w, sure, plane, max(self.cfg.cell_m, MIN_CELL_PIXELS * pitch_m))
         else:
@@ -152,6 +163,93 @@ class Segmenter:
             plane=plane,
             counts=cloud.counts,
         )
+
+    def instances(self, frame: DepthFrame, capsules: Capsules | None = None, seed: int = 0) -> NDArray[np.int32]:
+        """Return the number of the object in each pixel (rows, columns) of the image thinned by the stride.
+
+        0 where none is; objects of the own search are numbered by falling size. Raises NoObjectError or NoPlaneError.
+        """
+        cloud, _, _ = self._foreground(frame, self._check(frame, None), capsules, seed, lambda stage: None)
+        labels = np.zeros(cloud.image.shape, np.int32)
+        labels.reshape(-1)[cloud.index] = self._instances(cloud)
+        return labels
+
+    def _foreground(
+        self,
+        frame: DepthFrame,
+        T_world_cam: NDArray[np.float64],
+        capsules: Capsules | None,
+        seed: int,
+        lap: Callable[[str], None],
+    ) -> tuple["_Cloud", Plane, float]:
+        """Return the points of all objects, the table and the pixel spacing at the objects [m]."""
+        cloud = self._cloud(frame, T_world_cam, lap)
+        cloud.keep("in workspace", self._in_workspace(cloud.points_w))
+        plane = self._table(cloud, seed)
+        lap("table")
+        least_m = max(self.cfg.min_height_m, self.cfg.footprint_factor * plane.roughness_m)
+        cloud.keep("above the table", plane.height(cloud.points_w) > least_m)
+        if capsules is not None:
+            self._check_target(capsules, cloud)
+            cloud.keep("not the robot", ~capsules.contain(cloud.points_w, self.cfg.hand_margin_m))
+        pitch_m = self._pitch_m(cloud.points_w, T_world_cam)
+        cloud.keep("on surfaces", on_surfaces(cloud.image, cloud.index, MAX_SLOPE * pitch_m))
+        return cloud, plane, pitch_m
+
+    @property
+    def is_largest(self) -> bool:
+        """Whether the largest object is taken, without telling apart those that touch."""
+        return self._target.kind == "largest" and self._labels is None
+
+    def _instances(self, cloud: "_Cloud") -> NDArray[np.int32]:
+        """Return the number (n,) of each point's object, 0 = of none: that of the label image, else an own one."""
+        if self._labels is not None:
+            return self._labels[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
+        focal_px = self.intrinsics.fx / self.cfg.stride
+        return find_instances(cloud.image, cloud.mask(), focal_px, self.cfg.min_points).reshape(-1)[cloud.index]
+
+    def _chosen(self, cloud: "_Cloud", earlier_w: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+        """Return the mask (n,) of the target's points."""
+        labels = self._instances(cloud)
+        cloud.lap("instances")
+        row, column = np.divmod(cloud.index, cloud.image.shape[1])
+        among = Candidates(
+            labels=labels,
+            points_w=cloud.points_w,
+            pixels=np.stack([column, row]) * self.cfg.stride,
+            depth_m=cloud.image.reshape(-1)[cloud.index],
+        )
+        if earlier_w is not None:
+            number, missed = follow(earlier_w, among), "no object is where it was"
+        else:
+            number, missed = choose(self._target, among)
+        if not number:
+            cloud.counts["object"] = 0
+            raise NoObjectError(f"target not found at {self._target}: {missed}", cloud.counts)
+        return labels == number
+
+    def _check_target(self, capsules: Capsules, cloud: "_Cloud") -> None:
+        """Raise NoObjectError where the wanted pixel or point lies on the robot."""
+        target = self._target
+        if target.kind == "pixel":
+            column, row = (int(value) // self.cfg.stride for value in target.at)
+            at = cloud.points_w[:, cloud.index == row * cloud.image.shape[1] + column]
+        else:
+            at = np.array(target.at if target.kind == "point" else np.zeros((3, 0)), np.float32).reshape(3, -1)
+        if capsules.contain(at, self.cfg.hand_margin_m).any():
+            raise NoObjectError(f"the target at {target} is the robot: choose an object", cloud.counts)
+
+    def _in_image(self, at: tuple[float, ...]) -> bool:
+        return 0 <= at[0] < self.intrinsics.width and 0 <= at[1] < self.intrinsics.height
+
+    def _read_labels(self) -> NDArray[np.int32]:
+        labels = read_labels(self.cfg.labels)
+        if labels.shape != (self.intrinsics.height, self.intrinsics.width):
+            got, expected = f"{labels.shape[1]}x{labels.shape[0]}", f"{self.intrinsics.width}x{self.intrinsics.height}"
+            raise ValueError(
+                f"{self.cfg.labels}: a label image of {got} pixels, expected {expected} as the depth image"
+            )
+        return labels
 
     def _cloud(self, frame: DepthFrame, T_world_cam: NDArray[np.float64], lap: Callable[[str], None]) -> "_Cloud":
         image = np.ascontiguousarray(frame.depth_m[:: self.cfg.stride, :: self.cfg.stride])

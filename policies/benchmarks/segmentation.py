@@ -2,12 +2,14 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
+from dexgrasp.policies.benchmarks.clutter_segmentation import measure_clutter, show_clutter, summarise_clutter
 from dexgrasp.policies.run_directory import Run
+from dexgrasp.sim.clutter import LAYOUTS, Layout
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.sensors.synthetic_scenes import CAMERA, SCENES, make_scene, overlap
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
@@ -26,8 +28,14 @@ class BenchSegmentationCfg:
 
     scenes: Annotated[int, Bounds(1, 1_000_000)] = 500
     """Number of images, distributed over the kinds of scenes."""
+    scene: Literal["single", "clutter"] = "single"
+    """single: one object, `kinds` of difficulty. clutter: several objects at rest, told apart, each one wanted."""
     kinds: tuple[str, ...] = tuple(SCENES)
-    """Kinds of scenes."""
+    """Kinds of scenes with one object."""
+    layouts: tuple[Layout, ...] = LAYOUTS
+    """Layouts of clutter: spread (apart), packed (side by side, pushed together), piled (some dropped on others)."""
+    count: Annotated[tuple[int, int], Bounds(1, 12, ordered=True)] = (3, 8)
+    """Least and largest number of objects of clutter."""
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     seed: Seed = 0
@@ -38,6 +46,8 @@ class BenchSegmentationCfg:
     """Options of the segmentation pipeline."""
 
     def __post_init__(self) -> None:
+        if not self.layouts:
+            raise ValueError(f"layouts: expected some of {', '.join(LAYOUTS)}, got none")
         unknown = [kind for kind in self.kinds if kind not in SCENES]
         if unknown or not self.kinds:
             raise ValueError(f"kinds: expected some of {', '.join(SCENES)}, got {list(self.kinds)}")
@@ -46,12 +56,24 @@ class BenchSegmentationCfg:
 def bench_segmentation(cfg: BenchSegmentationCfg) -> None:
     """Measure the quality, print the table, write RUN/segmentation.json with every scene."""
     with Run.open(cfg.out, cfg) as run:
+        if cfg.scene == "clutter":
+            _bench_clutter(cfg, run)
+            return
         results = measure(cfg)
         rows = [summarise(kind, results[kind]) for kind in cfg.kinds if results[kind]]
         rows.append(summarise("all", [result for kind in cfg.kinds for result in results[kind]]))
         write_json(run.file("segmentation.json"), {"table": rows, "scenes": results, "facts": run.facts})
         _show(rows)
         print(f"segmentation: {run.path / 'segmentation.json'}")
+
+
+def _bench_clutter(cfg: BenchSegmentationCfg, run: Run) -> None:
+    library = open_library(cfg.objects)
+    rows = measure_clutter(library, cfg.segment, scenes=cfg.scenes, layouts=cfg.layouts, count=cfg.count, seed=cfg.seed)
+    summary = summarise_clutter(rows, cfg.seed)
+    write_json(run.file("segmentation.json"), {"table": summary, "scenes": rows, "facts": run.facts})
+    show_clutter(summary)
+    print(f"segmentation: {run.path / 'segmentation.json'}")
 
 
 def measure(cfg: BenchSegmentationCfg) -> dict[str, list[dict[str, Any]]]:

@@ -423,7 +423,7 @@ COMMANDS = (
         examples=(
             "bench segmentation",
             "bench segmentation scenes=100",
-            "bench segmentation objects=generated:36:test seed=5",
+            "bench segmentation scene=clutter objects=generated:216:test segment.stride=1",
         ),
     ),
     CliCommand(

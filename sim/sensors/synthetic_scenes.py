@@ -39,6 +39,17 @@ SCENES = {
 
 
 @dataclass(frozen=True)
+class View:
+    """Ranges that the camera is drawn from."""
+
+    distance_m: tuple[float, float] = (0.5, 0.9)
+    elevation_deg: tuple[float, float] = (30, 80)
+    """Angle above the table."""
+    pixel: tuple[tuple[float, float], tuple[float, float]] = ((220, 160), (420, 320))
+    """Lower and upper (column, row) at which the middle of the table is seen."""
+
+
+@dataclass(frozen=True)
 class DepthScene:
     """Depth image of a scene with its ground truth."""
 
@@ -71,7 +82,7 @@ def make_scene(kind: str, library: ObjectLibrary, seed: int) -> DepthScene:
             place_w = _add_object(spec, model, rest, number, place_w, tilt, rng)
     capsules = _add_hand(spec, rng) if kind == "hand" else None
     model = spec.compile()
-    T_world_cam = _camera(rng, at_border=kind == "border")
+    T_world_cam = draw_camera(rng, View(), at_border=kind == "border")
     depth_m, labels = cast(model, CAMERA, T_world_cam)
     if kind in ("texture", "rough"):
         sd_m, width_m = (0.002, 0.03) if kind == "texture" else (ROUGH_M / 5, 0.06)
@@ -120,6 +131,15 @@ def cast(
     return depth_m.reshape(camera.height, camera.width), numbers[geom].reshape(camera.height, camera.width)
 
 
+def add_visual(spec: mujoco.MjSpec, model: ObjectModel, number: int, pos: NDArray, quat: NDArray) -> None:
+    """Add the mesh of an object, which rays hit, as the geom `objectNUMBER` at a pose in the world."""
+    name = f"object{number}"
+    mesh = spec.add_mesh(name=name, uservert=model.vertices.ravel().tolist(), userface=model.faces.ravel().tolist())
+    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    body = spec.worldbody.add_body(pos=pos, quat=quat)
+    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, contype=0, conaffinity=0)
+
+
 def _draw_object(library: ObjectLibrary, rng: np.random.Generator, height_m: float) -> tuple[ObjectModel, int]:
     """Return an object and the number of one of its resting poses, in which it is at least so high."""
     while True:
@@ -144,11 +164,7 @@ def _add_object(
     radius = float(np.linalg.norm(model.vertices, axis=1).max())
     pos = tilt @ (beside_w[0] + (radius if number > 1 else 0), 0, model.rest_height[rest])
     quat = (Rotation.from_matrix(tilt) * yaw * resting).as_quat(scalar_first=True)
-    name = f"object{number}"
-    mesh = spec.add_mesh(name=name, uservert=model.vertices.ravel().tolist(), userface=model.faces.ravel().tolist())
-    mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-    body = spec.worldbody.add_body(pos=pos, quat=quat)
-    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, contype=0, conaffinity=0)
+    add_visual(spec, model, number, pos, quat)
     return np.array([radius + rng.uniform(0.025, 0.06), 0, 0])
 
 
@@ -168,22 +184,22 @@ def _add_hand(spec: mujoco.MjSpec, rng: np.random.Generator) -> Capsules:
     return Capsules(np.array(starts), np.array(ends), radii)
 
 
-def _camera(rng: np.random.Generator, at_border: bool) -> NDArray[np.float64]:
-    """Return a camera pose towards the object.
+def draw_camera(rng: np.random.Generator, view: View, at_border: bool = False) -> NDArray[np.float64]:
+    """Return a camera pose (4, 4) towards the middle of the table, drawn from the ranges of `view`.
 
-    0.5 to 0.9 m away, 30 to 80 degrees above the table; off the middle of the image.
+    `at_border`: the middle of the table lies at the border of the image.
     """
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(30, 80))
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(*view.elevation_deg))
     towards = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     right = np.cross((0, 0, 1.0), -towards)
     right = -right / np.linalg.norm(right)
     R = np.stack([right, np.cross(-towards, right), -towards], axis=1)
-    pixel = rng.uniform((220, 160), (420, 320))
+    pixel = rng.uniform(*view.pixel)
     if at_border:
         pixel = [(rng.uniform(2, 20), pixel[1]), (pixel[0], rng.uniform(460, 478))][int(rng.integers(2))]
     T = np.eye(4)
     T[:3, :3] = R @ _onto_axis(np.array([*CAMERA.rays_at(pixel), 1.0]))
-    T[:3, 3] = rng.uniform(0.5, 0.9) * towards + (0, 0, 0.02)
+    T[:3, 3] = rng.uniform(*view.distance_m) * towards + (0, 0, 0.02)
     return T
 
 

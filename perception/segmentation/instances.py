@@ -1,0 +1,191 @@
+"""Instances in one depth image: patches between valleys of the surface, merged where their border is no valley.
+
+Objects that touch or stand on one another meet in a valley: there the surface bends towards the camera or steps
+behind an edge, while the surface of one convex object never does. Bends are measured in inverse depth, in which a
+plane is linear whatever its slope and the noise of a stereo camera is equal everywhere.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+REACH_M, LEAST_REACH_PX = 0.007, 2
+"""Distance over which a bend is measured, to each side."""
+VALLEY_RAD = 0.6
+"""Bend from which on a pixel lies in a valley, and is no part of a patch's core."""
+OPEN_RAD = 1.2
+"""Bend below which a border between two patches is open."""
+STEP_SLOPE = 2.5
+"""Depth per distance across from which on a border is a step."""
+GAP_PX = 3
+"""Patches border on one another across a gap of missing pixels, such as flying pixels leave, up to so wide."""
+CORE_PX = 1.5
+"""Least distance of the centre of a patch from valleys and outlines."""
+MERGE_WEIGHTS = np.array([1.67, 3.20, -2.59, -1.40])
+"""Log odds that two patches are of one object: constant, share of the border that is open, share that is a step, and
+log of the size of the smaller one in cm. Fitted by logistic regression to pairs of patches of rendered scenes with
+objects of the validation split."""
+DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+AROUND = np.ones((3, 3), int)
+MOST_PATCHES = 400
+"""More patches than this are noise, and only the largest are merged: the cost grows with the square."""
+
+Labels = NDArray[np.int32]
+
+
+def find_instances(depth_m: NDArray[np.float32], inside: NDArray[np.bool_], focal_px: float, min_points: int) -> Labels:
+    """Return the number of the object, from 1, of every pixel (rows, columns) `inside`; 0 elsewhere.
+
+    `inside` (rows, columns): pixels of objects, without table and robot; `focal_px`: focal length in pixels of this
+    image. Groups of fewer pixels than `min_points` are no objects.
+    """
+    labels = np.zeros(depth_m.shape, np.int32)
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return labels
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    near_m, inside = depth_m[window], _without_specks(inside[window], min_points)
+    if not inside.any():
+        return labels
+    pitch_m = float(near_m[inside].mean()) / focal_px
+    bend_rad = bends(near_m, inside, focal_px, max(LEAST_REACH_PX, round(REACH_M / pitch_m)))
+    patches = split(inside, bend_rad)
+    labels[window] = _numbered(_merged(patches, bend_rad, near_m, pitch_m), min_points)
+    return labels
+
+
+def bends(
+    depth_m: NDArray[np.float32], inside: NDArray[np.bool_], focal_px: float, reach_px: int
+) -> NDArray[np.float32]:
+    """Return the largest bend towards the camera (rows, columns) [rad] over four directions.
+
+    0 where the surface is flat, convex, or `inside` lacks both neighbours at a distance of `reach_px`.
+    """
+    weight = inside.astype(np.float32)
+    sums = (
+        ndimage.uniform_filter(part, 3, mode="constant") for part in (weight / np.where(inside, depth_m, 1), weight)
+    )
+    total, count = (np.asarray(part, np.float32) for part in sums)
+    inverse = total / np.maximum(count, np.float32(1e-6))
+    known, padded = np.pad(inside, reach_px), np.pad(inverse, reach_px)
+    scale = np.float32(focal_px / reach_px) * depth_m
+    largest = np.zeros(depth_m.shape, np.float32)
+    for down, right in DIRECTIONS:
+        there, back = (_shifted(depth_m.shape, reach_px, sign * down, sign * right) for sign in (1, -1))
+        bend = np.arctan((padded[there] - inverse) * scale) + np.arctan((padded[back] - inverse) * scale)
+        np.maximum(largest, bend, out=largest, where=inside & known[there] & known[back])
+    return largest
+
+
+def split(inside: NDArray[np.bool_], bend_rad: NDArray[np.float32]) -> Labels:
+    """Return patches (rows, columns) of the pixels `inside`, from 1, parted along valleys and at necks."""
+    flat = inside & (bend_rad < VALLEY_RAD)
+    distance = np.asarray(ndimage.distance_transform_edt(np.pad(flat, 1)), np.float32)[1:-1, 1:-1]
+    smooth = ndimage.gaussian_filter(distance, 1.0)
+    peaks = (ndimage.maximum_filter(smooth, 5) == smooth) & (distance >= CORE_PX)
+    markers, count = _label(_widened(peaks) & flat)
+    markers[~inside] = -1
+    height = np.clip(200 - 8 * smooth + np.where(flat, 0, 20), 0, 250).astype(np.uint8)
+    height[~inside] = 255
+    labels = np.asarray(ndimage.watershed_ift(height, markers, AROUND), np.int32)
+    labels[~inside | (labels < 0)] = 0
+    rest, _ = _label(inside & (labels == 0))  # parts too thin for a core
+    return np.where(rest > 0, rest + count, labels).astype(np.int32)
+
+
+def _shifted(shape: tuple[int, ...], reach_px: int, down: int, right: int) -> tuple[slice, slice]:
+    """Return the window of an image padded by `reach_px` that shows each pixel's neighbour."""
+    top, left = reach_px * (1 + down), reach_px * (1 + right)
+    return slice(top, top + shape[0]), slice(left, left + shape[1])
+
+
+def _label(mask: NDArray[np.bool_]) -> tuple[Labels, int]:
+    """Return the connected parts of a mask, from 1, and their number."""
+    found: Any = ndimage.label(mask, AROUND)
+    return np.asarray(found[0], np.int32), int(found[1])
+
+
+def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask with the eight neighbours of its pixels; faster than a binary dilation."""
+    return np.asarray(ndimage.maximum_filter(mask.view(np.uint8), 3)) > 0
+
+
+def _without_specks(inside: NDArray[np.bool_], min_points: int) -> NDArray[np.bool_]:
+    """Return the mask without groups of fewer pixels, more than two pixels apart from the others."""
+    groups, _ = _label(_widened(inside))
+    size = np.bincount(groups[inside], minlength=1)
+    return inside & (size >= min_points)[groups] if len(size) > 1 else np.zeros_like(inside)
+
+
+def _merged(patches: Labels, bend_rad: NDArray, depth_m: NDArray, pitch_m: float) -> Labels:
+    """Merge the pair of patches that most likely is one object, until none likely is; return the labels."""
+    size = np.bincount(patches.reshape(-1)).astype(float)
+    size[0] = 0
+    if len(size) > MOST_PATCHES:
+        number = np.zeros(len(size), np.int32)
+        largest = np.argsort(-size, kind="stable")[: MOST_PATCHES - 1]
+        number[largest] = np.arange(1, MOST_PATCHES)
+        patches, size = number[patches], np.concatenate([[0.0], size[largest]])
+    borders = _borders(patches, bend_rad, depth_m, pitch_m)
+    root = np.arange(len(size))
+    odds = _log_odds(borders, size[:, None], size, pitch_m)
+    while True:
+        kept, gone = divmod(int(odds.argmax()), len(size))
+        if odds[kept, gone] <= 0:
+            return root[patches].astype(np.int32)
+        borders[:, kept] += borders[:, gone]
+        borders[:, :, kept] = borders[:, kept]
+        borders[:, gone] = borders[:, :, gone] = borders[:, kept, kept] = 0
+        size[kept] += size[gone]
+        root[root == gone] = kept
+        odds[gone] = odds[:, gone] = -np.inf
+        odds[kept] = odds[:, kept] = _log_odds(borders[:, kept], size[kept], size, pitch_m)
+
+
+def _log_odds(borders: NDArray, size: NDArray, sizes: NDArray, pitch_m: float) -> NDArray[np.float64]:
+    """Return the log odds (..., patch) that patches of `size` pixels are of one object with those of `sizes`.
+
+    -inf without a border. `borders` (3, ..., patch): pixels of the border, those that are open, those that are steps.
+    """
+    length = np.maximum(borders[0], 1)
+    side_cm = 100 * pitch_m * np.sqrt(np.maximum(np.minimum(size, sizes), 1))
+    constant, opened, stepped, small = MERGE_WEIGHTS
+    odds = constant + (opened * borders[1] + stepped * borders[2]) / length + small * np.log(side_cm)
+    return np.where(borders[0] > 0, odds, -np.inf)
+
+
+def _borders(patches: Labels, bend_rad: NDArray, depth_m: NDArray, pitch_m: float) -> NDArray[np.float64]:
+    """Return the borders of all patches (3, patch, patch): pixels, those that are open, those that are steps."""
+    count = int(patches.max()) + 1
+    bend_rad = np.asarray(ndimage.maximum_filter(bend_rad, 3))
+    borders = np.zeros((3, count * count))
+    for turned in (False, True):
+        label, bend, depth = (image.T if turned else image for image in (patches, bend_rad, depth_m))
+        for gap in (1, GAP_PX):
+            a, b = label[:-gap], label[gap:]
+            beside = (a != b) & (a > 0) & (b > 0)
+            if gap > 1:
+                beside &= (label[1 : 1 - gap] == 0) | (label[gap - 1 : -1] == 0)
+            at = np.flatnonzero(beside)
+            ends = [
+                np.stack([part[:-gap].reshape(-1)[at], part[gap:].reshape(-1)[at]]) for part in (label, bend, depth)
+            ]
+            pair = ends[0][0].astype(np.int64) * count + ends[0][1]
+            step = np.abs(ends[2][0] - ends[2][1]) > STEP_SLOPE * gap * pitch_m
+            for row, weight in enumerate((None, ends[1].max(0) < OPEN_RAD, step)):
+                borders[row] += np.bincount(pair, weight, count * count)
+    borders = borders.reshape(3, count, count)
+    return borders + borders.transpose(0, 2, 1)
+
+
+def _numbered(labels: Labels, min_points: int) -> Labels:
+    """Return the labels of at least `min_points` pixels, numbered from 1 by falling size."""
+    size = np.bincount(labels.reshape(-1))
+    size[0] = 0
+    order = np.argsort(-size, kind="stable")
+    order = order[size[order] >= max(min_points, 1)]
+    number = np.zeros(len(size), np.int32)
+    number[order] = np.arange(1, len(order) + 1)
+    return number[labels]
