@@ -10,11 +10,9 @@ from typing import Literal
 
 import mujoco
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from dexgrasp.perception.transforms import quat_rotate_inverse
 from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
 from dexgrasp.sim.scene import GRAVITY_M_S2, jacobian_form
 
@@ -110,24 +108,20 @@ def _starting_poses(
         yaw = Rotation.from_rotvec([0, 0, rng.uniform(0, 2 * np.pi)])
         resting = Rotation.from_quat(model.rest_quat[rest], scalar_first=True)
         quat, height_m = (yaw * resting).as_quat(scalar_first=True), float(model.rest_height[rest])
+        turned = resting.apply(model.vertices)
+        upper_m = float(turned[:, 2].max())
         if number < on_table:
-            radius = float(np.linalg.norm(resting.apply(model.vertices)[:, :2], axis=1).max())
+            radius = float(np.linalg.norm(turned[:, :2], axis=1).max())
             centre = _free_place(centres, radii, radius, rng)
             if centre is None:
                 return None
             centres, radii = np.vstack([centres, centre]), np.append(radii, radius)
-            top_m = max(top_m, 2 * height_m, _upper_m(model, rest))
+            top_m = max(top_m, height_m + upper_m)
         else:
             centre, height_m = rng.uniform(-0.04, 0.04, 2), top_m + height_m
-            top_m = height_m + _upper_m(model, rest)
+            top_m = height_m + upper_m
         poses.append((np.array([*centre, height_m + 1e-3]), quat))
     return poses
-
-
-def _upper_m(model: ObjectModel, rest: int) -> float:
-    """Return how far an object in a resting pose reaches above its origin [m]."""
-    up_o = quat_rotate_inverse(torch.from_numpy(model.rest_quat[rest]), torch.tensor([0.0, 0.0, 1.0]).double())
-    return float((model.vertices @ up_o.numpy()).max())
 
 
 def _free_place(centres: NDArray, radii: NDArray, radius: float, rng: np.random.Generator) -> NDArray | None:

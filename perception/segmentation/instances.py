@@ -21,6 +21,9 @@ STEP_SLOPE = 2.5
 """Depth per distance across from which on a border is a step."""
 GAP_PX = 3
 """Patches border on one another across a gap of missing pixels, such as flying pixels leave, up to so wide."""
+ENCLOSED_SHARE, LOWER_SHARE = 0.6, 0.7
+"""Least share of a part's outline along another one, and of this border along which it is the lower one, of a cavity.
+"""
 CORE_PX = 1.5
 """Least distance of the centre of a patch from valleys and outlines."""
 MERGE_WEIGHTS = np.array([1.67, 3.20, -2.59, -1.40])
@@ -35,10 +38,17 @@ MOST_PATCHES = 400
 Labels = NDArray[np.int32]
 
 
-def find_instances(depth_m: NDArray[np.float32], inside: NDArray[np.bool_], focal_px: float, min_points: int) -> Labels:
+def find_instances(
+    depth_m: NDArray[np.float32],
+    height_m: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    focal_px: float,
+    min_points: int,
+) -> Labels:
     """Return the number of the object, from 1, of every pixel (rows, columns) `inside`; 0 elsewhere.
 
-    `inside` (rows, columns): pixels of objects, without table and robot; `focal_px`: focal length in pixels of this
+    `height_m` (rows, columns): height over the table [m]; `inside` (rows, columns): pixels of objects, without table
+    and robot; `focal_px`: focal length in pixels of this
     image. Groups of fewer pixels than `min_points` are no objects.
     """
     labels = np.zeros(depth_m.shape, np.int32)
@@ -52,7 +62,8 @@ def find_instances(depth_m: NDArray[np.float32], inside: NDArray[np.bool_], foca
     pitch_m = float(near_m[inside].mean()) / focal_px
     bend_rad = bends(near_m, inside, focal_px, max(LEAST_REACH_PX, round(REACH_M / pitch_m)))
     patches = split(inside, bend_rad)
-    labels[window] = _numbered(_merged(patches, bend_rad, near_m, pitch_m), min_points)
+    parts = _with_cavities(_merged(patches, bend_rad, near_m, pitch_m), height_m[window])
+    labels[window] = _numbered(parts, min_points)
     return labels
 
 
@@ -178,6 +189,32 @@ def _borders(patches: Labels, bend_rad: NDArray, depth_m: NDArray, pitch_m: floa
                 borders[row] += np.bincount(pair, weight, count * count)
     borders = borders.reshape(3, count, count)
     return borders + borders.transpose(0, 2, 1)
+
+
+def _with_cavities(labels: Labels, height_m: NDArray[np.float32]) -> Labels:
+    """Merge the bottom of a bowl or a mug with its wall: it is enclosed by one part and lies below it all around.
+
+    An object on a plate is enclosed too, and lies above.
+    """
+    while True:
+        count = int(labels.max()) + 1
+        contour, borders, below = np.zeros(count), np.zeros(count * count), np.zeros(count * count)
+        for label, height in ((labels, height_m), (labels.T, height_m.T)):
+            for a, b in ((slice(None, -GAP_PX), slice(GAP_PX, None)), (slice(GAP_PX, None), slice(None, -GAP_PX))):
+                at = np.flatnonzero((label[a] != label[b]) & (label[a] > 0))
+                own, other = label[a].reshape(-1)[at].astype(np.int64), label[b].reshape(-1)[at]
+                lower = height[a].reshape(-1)[at] < height[b].reshape(-1)[at]
+                contour += np.bincount(own, minlength=count)
+                borders += np.bincount(own * count + other, minlength=count * count)
+                below += np.bincount(own * count + other, lower, count * count)
+        borders, below = borders.reshape(count, count), below.reshape(count, count)
+        enclosed = np.where(below > LOWER_SHARE * borders, borders, 0)
+        enclosed[:, 0] = 0
+        share = enclosed / np.maximum(contour[:, None], 1)
+        own, other = divmod(int(share.argmax()), count)
+        if share[own, other] < ENCLOSED_SHARE:
+            return labels
+        labels = np.where(labels == own, other, labels)
 
 
 def _numbered(labels: Labels, min_points: int) -> Labels:

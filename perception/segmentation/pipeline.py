@@ -144,7 +144,7 @@ class Segmenter:
         """
         cloud, plane, pitch_m = self._foreground(frame, self._check(frame, mask), capsules, seed, lap)
         if mask is None and not self.is_largest:
-            chosen = self._chosen(cloud, earlier_w)
+            chosen = self._chosen(cloud, plane, earlier_w)
         elif mask is None:
             sure = plane.height(cloud.points_w) > self.cfg.roughness_factor * plane.roughness_m
             chosen = largest_cluster(cloud.points_w, sure, plane, max(self.cfg.cell_m, MIN_CELL_PIXELS * pitch_m))
@@ -169,9 +169,9 @@ class Segmenter:
 
         0 where none is; objects of the own search are numbered by falling size. Raises NoObjectError or NoPlaneError.
         """
-        cloud, _, _ = self._foreground(frame, self._check(frame, None), capsules, seed, lambda stage: None)
+        cloud, plane, _ = self._foreground(frame, self._check(frame, None), capsules, seed, lambda stage: None)
         labels = np.zeros(cloud.image.shape, np.int32)
-        labels.reshape(-1)[cloud.index] = self._instances(cloud)
+        labels.reshape(-1)[cloud.index] = self._instances(cloud, plane)
         return labels
 
     def _foreground(
@@ -201,16 +201,18 @@ class Segmenter:
         """Whether the largest object is taken, without telling apart those that touch."""
         return self._target.kind == "largest" and self._labels is None
 
-    def _instances(self, cloud: "_Cloud") -> NDArray[np.int32]:
+    def _instances(self, cloud: "_Cloud", plane: Plane) -> NDArray[np.int32]:
         """Return the number (n,) of each point's object, 0 = of none: that of the label image, else an own one."""
         if self._labels is not None:
             return self._labels[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
         focal_px = self.intrinsics.fx / self.cfg.stride
-        return find_instances(cloud.image, cloud.mask(), focal_px, self.cfg.min_points).reshape(-1)[cloud.index]
+        return find_instances(
+            cloud.image, cloud.spread(plane.height(cloud.points_w)), cloud.mask(), focal_px, self.cfg.min_points
+        ).reshape(-1)[cloud.index]
 
-    def _chosen(self, cloud: "_Cloud", earlier_w: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+    def _chosen(self, cloud: "_Cloud", plane: Plane, earlier_w: NDArray[np.float32] | None) -> NDArray[np.bool_]:
         """Return the mask (n,) of the target's points."""
-        labels = self._instances(cloud)
+        labels = self._instances(cloud, plane)
         cloud.lap("instances")
         row, column = np.divmod(cloud.index, cloud.image.shape[1])
         among = Candidates(
@@ -310,6 +312,12 @@ class _Cloud:
         self.index, self.points_w = self.index[where], self.points_w[:, where]
         self.counts[stage] = len(where)
         self.lap(stage)
+
+    def spread(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the values (n,) of the points as an image, 0 elsewhere."""
+        image = np.zeros(self.image.shape, np.float32)
+        image.reshape(-1)[self.index] = values
+        return image
 
     def mask(self) -> NDArray[np.bool_]:
         """Return the remaining pixels as an image mask."""
