@@ -68,9 +68,10 @@ def draw_clutter(library: ObjectLibrary, count: int, layout: Layout, rng: np.ran
 
 
 def settle(models: Sequence[ObjectModel], layout: Layout, rng: np.random.Generator) -> list[PlacedObject] | None:
-    """Return the objects at rest, or None where one finds no room, does not rest, or rolls out of the area.
+    """Return the objects at rest, or None where that fails.
 
-    In a pile the first half of the list lies below the others.
+    None: one finds no room, does not rest, or rolls out of the area. In a pile the first half of the list lies below
+    the others.
     """
     starts = _starting_poses(models, layout, rng)
     if starts is None:

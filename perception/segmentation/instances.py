@@ -1,8 +1,9 @@
-"""Instances in one depth image: patches between valleys of the surface, merged where their border is no valley.
+"""Search for objects in one depth image: patches between valleys of the surface, then merging.
 
-Objects that touch or stand on one another meet in a valley: there the surface bends towards the camera or steps
-behind an edge, while the surface of one convex object never does. Bends are measured in inverse depth, in which a
-plane is linear whatever its slope and the noise of a stereo camera is equal everywhere.
+Patches are merged where their border is no valley. Objects that touch or stand on one another meet in a valley: there
+the surface bends towards the camera or steps behind an edge, while the surface of one convex object never does. Bends
+are measured in inverse depth, in which a plane is linear whatever its slope and the noise of a stereo camera is equal
+everywhere.
 """
 
 from typing import Any

@@ -24,7 +24,7 @@ from dexgrasp.perception.segmentation.clustering import (
 )
 from dexgrasp.perception.segmentation.instances import find_instances
 from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
-from dexgrasp.perception.segmentation.target import Candidates, Target, choose, follow, read_labels
+from dexgrasp.perception.segmentation.target import LabelledPoints, Target, choose, follow, read_labels
 from dexgrasp.utils.bounds import Bounds, bounded
 
 MAX_SLOPE = 6.0
@@ -204,7 +204,7 @@ class Segmenter:
     def _instances(self, cloud: "_Cloud", plane: Plane) -> NDArray[np.int32]:
         """Return the number (n,) of each point's object, 0 = of none: that of the label image, else an own one."""
         if self._labels is not None:
-            return self._labels[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
+            return self._given_labels(cloud)
         focal_px = self.intrinsics.fx / self.cfg.stride
         return find_instances(
             cloud.image, cloud.spread(plane.height(cloud.points_w)), cloud.mask(), focal_px, self.cfg.min_points
@@ -215,7 +215,7 @@ class Segmenter:
         labels = self._instances(cloud, plane)
         cloud.lap("instances")
         row, column = np.divmod(cloud.index, cloud.image.shape[1])
-        among = Candidates(
+        among = LabelledPoints(
             labels=labels,
             points_w=cloud.points_w,
             pixels=np.stack([column, row]) * self.cfg.stride,
@@ -231,15 +231,23 @@ class Segmenter:
         return labels == number
 
     def _check_target(self, capsules: Capsules, cloud: "_Cloud") -> None:
-        """Raise NoObjectError where the wanted pixel or point lies on the robot."""
-        target = self._target
+        """Raise NoObjectError where the wanted pixel or point, or most of the wanted label, lies on the robot."""
+        target, at = self._target, np.zeros((3, 0), np.float32)
         if target.kind == "pixel":
             column, row = (int(value) // self.cfg.stride for value in target.at)
             at = cloud.points_w[:, cloud.index == row * cloud.image.shape[1] + column]
-        else:
-            at = np.array(target.at if target.kind == "point" else np.zeros((3, 0)), np.float32).reshape(3, -1)
-        if capsules.contain(at, self.cfg.hand_margin_m).any():
+        elif target.kind == "point":
+            at = np.array(target.at, np.float32).reshape(3, 1)
+        elif target.kind == "label":
+            at = cloud.points_w[:, self._given_labels(cloud) == target.at[0]]
+        on_robot = capsules.contain(at, self.cfg.hand_margin_m)
+        if 2 * np.count_nonzero(on_robot) > len(on_robot):
             raise NoObjectError(f"the target at {target} is the robot: choose an object", cloud.counts)
+
+    def _given_labels(self, cloud: "_Cloud") -> NDArray[np.int32]:
+        """Return the number (n,) of each point's object in the label image."""
+        assert self._labels is not None
+        return self._labels[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
 
     def _in_image(self, at: tuple[float, ...]) -> bool:
         return 0 <= at[0] < self.intrinsics.width and 0 <= at[1] < self.intrinsics.height

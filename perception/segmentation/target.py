@@ -1,4 +1,4 @@
-"""Choice of one object among several: the wanted pixel, point or label, the nearest one or the largest.
+"""Choice of the wanted object: at a pixel or a point, of a label, the nearest or the largest.
 
 largest     the object with most points
 nearest     the object nearest to the camera
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import KDTree
 
 from dexgrasp.utils.readers import DamagedFileError
 from dexgrasp.utils.text import one_line
@@ -40,16 +41,16 @@ class Target:
             return cls(text)
         label = text.startswith("label:")
         try:
-            at = tuple(float(part) for part in text.removeprefix("label:").split(","))
+            at = [float(part) for part in text.removeprefix("label:").split(",")]
         except ValueError:
-            at = ()
-        if not np.isfinite(at).all() or len(at) != 1 if label else len(at) not in (2, 3) or not np.isfinite(at).all():
+            at = []
+        if len(at) not in ([1] if label else [2, 3]) or not np.isfinite(at).all():
             raise ValueError(
                 f"target: expected largest, nearest, COLUMN,ROW [pixel], X,Y,Z [m] or label:NUMBER, got {text!r}"
             )
         if label and not (at[0].is_integer() and 1 <= at[0] <= LARGEST_LABEL):
             raise ValueError(f"target: a label is a whole number from 1 to {LARGEST_LABEL}, got {text!r}")
-        return cls("label" if label else "pixel" if len(at) == 2 else "point", at)
+        return cls("label" if label else "pixel" if len(at) == 2 else "point", tuple(at))
 
     def __str__(self) -> str:
         numbers = ", ".join(f"{value:g}" for value in self.at)
@@ -59,7 +60,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class LabelledPoints:
     """Points of all objects in one image, among which the target is chosen."""
 
     labels: NDArray[np.int32]
@@ -72,7 +73,7 @@ class Candidates:
     """(n,) distance from the camera along its axis [m]."""
 
 
-def choose(target: Target, among: Candidates) -> tuple[int, str]:
+def choose(target: Target, among: LabelledPoints) -> tuple[int, str]:
     """Return the number of the wanted object, or 0 and how far it was missed."""
     known = np.flatnonzero(among.labels)
     if not len(known):
@@ -95,14 +96,12 @@ def choose(target: Target, among: Candidates) -> tuple[int, str]:
     return 0, f"the nearest object is {unit} away"
 
 
-def follow(earlier_w: NDArray[np.float32], among: Candidates) -> int:
-    """Return the number of the object that holds most points near `earlier_w` (n, 3) [m], else 0: identity in time."""
-    from scipy.spatial import cKDTree
-
+def follow(earlier_w: NDArray[np.float32], among: LabelledPoints) -> int:
+    """Return the number of the object that holds most points near `earlier_w` (n, 3) [m], else 0."""
     known = np.flatnonzero(among.labels)
     if not len(known):
         return 0
-    tree = cKDTree(np.asarray(earlier_w, float))
+    tree = KDTree(np.asarray(earlier_w, float))
     away, _ = tree.query(among.points_w[:, known].T, distance_upper_bound=FOLLOW_REACH_M)
     near = among.labels[known][np.isfinite(away)]
     return int(np.bincount(near).argmax()) if len(near) else 0

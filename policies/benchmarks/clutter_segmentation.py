@@ -50,7 +50,7 @@ def measure_clutter(
 
 
 def score_image(image: ClutterImage, segment: SegmentationCfg) -> dict[str, Any]:
-    """Return the scores of one image; an image in which the pipeline finds nothing counts as one without objects."""
+    """Return the scores of one image; where the pipeline finds nothing, every object is missed."""
     truth = image.labels[:: segment.stride, :: segment.stride].astype(np.int64)
     least = VISIBLE_PIXELS / segment.stride**2
     visible = [int(number) for number in np.flatnonzero(np.bincount(truth.reshape(-1)) >= least) if number]
@@ -93,10 +93,10 @@ def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def matches(labels: NDArray[Any], truth: NDArray[Any], least: float) -> dict[str, float]:
-    """Return {iou, pairs, wrong, missed}: summed overlap of the pairs, their number, and those left on both sides.
+    """Return the pairs of found and true objects as {iou, pairs, wrong, missed}.
 
-    Objects of fewer pixels than `least` are left out on both sides. Pairs overlap by more than a half, so that none
-    has two partners.
+    Summed overlap of the pairs, their number, and those left on both sides. Objects of fewer pixels than `least` are
+    left out on both sides. Pairs overlap by more than a half, so that none has two partners.
     """
     pairs = np.zeros((int(labels.max()) + 1, int(truth.max()) + 1))
     np.add.at(pairs, (labels.reshape(-1), truth.reshape(-1)), 1)
@@ -111,13 +111,13 @@ def matches(labels: NDArray[Any], truth: NDArray[Any], least: float) -> dict[str
 
 
 def panoptic_quality(rows: list[dict[str, Any]], method: str) -> float:
-    """Return the panoptic quality of all images together: overlap of the pairs / (pairs + half of those left)."""
+    """Return the panoptic quality of all images: overlap of the pairs / (pairs + half of those left)."""
     total = {key: sum(row["panoptic"][method][key] for row in rows) for key in ("iou", "pairs", "wrong", "missed")}
     return total["iou"] / max(total["pairs"] + (total["wrong"] + total["missed"]) / 2, 1)
 
 
 def summarise_clutter(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """Return the table: per method panoptic quality, targets by class of contact, and images with the target found.
+    """Return the table: per method panoptic quality, targets by contact, and images with the target found.
 
     The target of an image is one of its visible objects, drawn by `seed`.
     """

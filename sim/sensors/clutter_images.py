@@ -1,4 +1,4 @@
-"""Depth images of several objects on a table with the errors of a D435, and the object seen in each pixel."""
+"""Depth images of several objects on a table, with the errors of a D435 and the object in each pixel."""
 
 from dataclasses import dataclass, field
 
@@ -31,7 +31,10 @@ class ClutterImage:
 
 
 def make_clutter_image(library: ObjectLibrary, layout: Layout, count: tuple[int, int], seed: int) -> ClutterImage:
-    """Return the image of a table with as many objects as lie in the range `count`; a seed gives the same image."""
+    """Return the image of a table of objects, as many as the range `count` allows.
+
+    The same seed gives the same image.
+    """
     rng = np.random.default_rng(seed)
     placed = draw_clutter(library, int(rng.integers(count[0], count[1] + 1)), layout, rng)
     T_world_cam = draw_camera(rng, VIEW)

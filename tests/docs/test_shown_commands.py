@@ -306,7 +306,7 @@ SMALL = {
     "bench engine": {"num_envs": 2, "threads": 1, "repeats": 1, "presets": "turbo"},
     "bench physics": {"trials": 2, "num_envs": 2, "presets": "turbo"},
     "bench perception": {"frames": 3},
-    "bench segmentation": {"scenes": 1},
+    "bench segmentation": {"scenes": 1, "objects": "shipped"},
     "bench cameras": {"trials": 2, "num_envs": 2},
     "bench tracking": {"trials": 2, "num_envs": 2},
     "bench deploy": {"steps": 50},

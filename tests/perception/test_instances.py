@@ -75,15 +75,15 @@ def best(labels, truth, number):
 
 
 LEFT, RIGHT = [box((0.03, 0.03, 0.02), (-0.03, 0, 0.02))], [box((0.03, 0.03, 0.04), (0.03, 0.025, 0.04))]
-TOP = [box((0.018, 0.018, 0.02), (0.0, 0.0, 0.06))]
-BASE = [box((0.05, 0.05, 0.02), (0, 0, 0.02))]
+TOP = [box((0.022, 0.022, 0.03), (0.0, 0.0, 0.07))]
+BASE = [box((0.06, 0.06, 0.02), (0, 0, 0.02))]
 MUG = [*wall(0.04, 0.09), bar(0.04, (0, 0, 0), (0, 0, 0.004))]
 HANDLE = [
     bar(0.005, (0.04, 0, 0.02), (0.07, 0, 0.03)),
     bar(0.005, (0.07, 0, 0.03), (0.07, 0, 0.065)),
     bar(0.005, (0.07, 0, 0.065), (0.04, 0, 0.075)),
 ]
-BOWL = [*wall(0.07, 0.045), bar(0.07, (0, 0, 0), (0, 0, 0.004))]
+BOWL = [*wall(0.07, 0.045, 0.008), bar(0.07, (0, 0, 0), (0, 0, 0.004))]
 
 
 @pytest.mark.parametrize("noise_seed", [None, 0])
@@ -102,3 +102,162 @@ def test_one_object_with_a_cavity_or_a_handle_stays_one(geoms, noise_seed):
     frame, truth = render(geoms, noise_seed=noise_seed)
     labels = Segmenter(CFG, CAMERA).instances(frame)
     assert best(labels, truth, 1) > 0.75
+
+
+def test_a_plane_has_no_bend_and_a_right_angle_has_one_of_a_right_angle():
+    corner, _ = render([box((0.2, 0.01, 0.2), (0, 0, 0.2))])  # a wall on the table, both seen at 45 degrees
+    bend = bends(corner.depth_m, corner.depth_m > 0, 385.0, 4)[:, 300:340]
+    assert bend[400:].max() < 0.05  # the table alone
+    assert np.median(bend.max(0)) == pytest.approx(np.pi / 2, abs=0.2)
+
+
+FREE = [box((0.02, 0.02, 0.03), (0.15, 0, 0.03))]
+SCENE = (LEFT, RIGHT, FREE)
+
+
+def pixel_of(truth, number):
+    row, column = middle(truth == number)
+    return f"{column},{row}"
+
+
+def overlap(frame, truth, number, **settings):
+    found = Segmenter(replace(CFG, **settings), CAMERA)(frame).mask
+    return (found & (truth == number)).sum() / (found | (truth == number)).sum()
+
+
+def test_a_pixel_a_point_and_nearness_each_name_one_object():
+    frame, truth = render(*SCENE)
+    for number in (1, 2, 3):
+        assert overlap(frame, truth, number, target=pixel_of(truth, number)) > 0.75
+    assert overlap(frame, truth, 3, target="0.15,0,0.06") > 0.75
+    assert overlap(frame, truth, 2, target="0.03,0.025,0.08") > 0.75
+    nearest = truth[np.unravel_index(np.where(truth > 0, frame.depth_m, np.inf).argmin(), truth.shape)]
+    assert overlap(frame, truth, nearest, target="nearest") > 0.75
+
+
+def test_the_largest_of_single_objects_is_what_it_was_without_a_target():
+    frame, _ = render(BASE, FREE)
+    plain = Segmenter(SegmentationCfg(), CAMERA)(frame)
+    named = Segmenter(SegmentationCfg(target="largest"), CAMERA)(frame)
+    assert np.array_equal(plain.points_w, named.points_w) and plain.counts == named.counts
+    assert "object" in plain.counts
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".png"])
+def test_labels_of_a_detector_replace_the_own_search(tmp_path, suffix):
+    frame, truth = render(LEFT, RIGHT, FREE)
+    given = np.where(truth == 3, 7, np.where(truth > 0, 5, 0)).astype(np.uint8)  # two boxes under one number
+    file = tmp_path / f"labels{suffix}"
+    np.save(file, given) if suffix == ".npy" else Image.fromarray(given).save(file)
+    both = (truth == 1) | (truth == 2)
+    for target in ("label:5", pixel_of(truth, 1), "largest"):
+        found = Segmenter(replace(CFG, target=target, labels=str(file)), CAMERA)(frame).mask
+        assert not found[~both].any() and found.sum() > 0.9 * both.sum()
+    assert overlap(frame, truth, 3, target="label:7", labels=str(file)) > 0.9
+    with pytest.raises(NoObjectError, match="label 6: the labels with points are 5, 7"):
+        Segmenter(replace(CFG, target="label:6", labels=str(file)), CAMERA)(frame)
+
+
+def test_a_target_that_is_not_there_is_refused_in_one_line_with_how_far_it_was_missed():
+    frame, _ = render(LEFT)
+    with pytest.raises(
+        NoObjectError, match=r"target not found at pixel \(10, 470\): the nearest object is \d+ pixels away"
+    ):
+        Segmenter(replace(CFG, target="10,470"), CAMERA)(frame)
+    with pytest.raises(NoObjectError, match=r"at point \(0.3, 0, 0\) m: the nearest object is 0\.\d+ m away"):
+        Segmenter(replace(CFG, target="0.3,0,0"), CAMERA)(frame)
+    with pytest.raises(ValueError, match=r"pixel \(640, 3\) lies outside the image of 640x480 pixels"):
+        Segmenter(replace(CFG, target="640,3"), CAMERA)
+
+
+def test_a_target_on_the_robot_is_refused_and_its_points_are_no_object(tmp_path):
+    frame, truth = render(LEFT, FREE)
+    np.save(tmp_path / "labels.npy", truth)
+    arm = Capsules(np.array([[0.15, 0, 0.0]]), np.array([[0.15, 0, 0.06]]), np.array([0.04]))
+    for target in (pixel_of(truth, 2), "0.15,0,0.05"):
+        with pytest.raises(NoObjectError, match="is the robot: choose an object"):
+            Segmenter(replace(CFG, target=target), CAMERA)(frame, arm)
+    with pytest.raises(NoObjectError, match="the target at label 2 is the robot: choose an object"):
+        Segmenter(replace(CFG, target="label:2", labels=str(tmp_path / "labels.npy")), CAMERA)(frame, arm)
+    labels = Segmenter(CFG, CAMERA).instances(frame, arm)
+    assert not labels[truth == 2].any() and labels[truth == 1].any()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "left", "1", "1,2,3,4", "nan,1", "label:0", "label:1.5", "label:x", "label:1,2", "1,,2"]
+)
+def test_a_text_that_names_no_target_is_refused(text):
+    with pytest.raises(ValueError, match="target: "):
+        Target.parse(text)
+    with pytest.raises(ValueError, match="needs an image of the objects' numbers: give labels"):
+        SegmentationCfg(target="label:3")
+
+
+def test_label_images_of_other_sizes_and_kinds_are_refused(tmp_path):
+    file = tmp_path / "labels.npy"
+    np.save(file, np.zeros((10, 20), np.uint8))
+    with pytest.raises(ValueError, match="a label image of 20x10 pixels, expected 640x480 as the depth image"):
+        Segmenter(replace(CFG, labels=str(file)), CAMERA)
+    for values in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8), np.full((4, 4), -1)):
+        np.save(file, values)
+        with pytest.raises(ValueError, match="damaged or no label image: expected"):
+            read_labels(file)
+    file.write_bytes(b"no array")
+    with pytest.raises(ValueError, match="damaged or no label image"):
+        read_labels(file)
+    with pytest.raises(FileNotFoundError, match="give a PNG or NPY image"):
+        read_labels(tmp_path / "none.png")
+
+
+def test_an_object_is_followed_by_its_points_when_the_wanted_pixel_shows_another():
+    frame, truth = render(LEFT, FREE)
+    segmenter = Segmenter(replace(CFG, target=pixel_of(truth, 1)), CAMERA)
+    first = segmenter(frame)
+    moved, after = render([box((0.02, 0.02, 0.03), (-0.03, 0, 0.03))], [LEFT[0] | {"pos": (0.075, 0.0, 0.02)}])
+    here = first.points_w + np.array([0.1, 0, 0], np.float32)  # as the tracker has it
+    found = segmenter(moved, earlier_w=here).mask
+    assert (found & (after == 2)).sum() / (found | (after == 2)).sum() > 0.75
+    with pytest.raises(NoObjectError, match="no object is where it was"):
+        segmenter(moved, earlier_w=here + np.float32(1))
+
+
+def test_panoptic_quality_of_a_hand_worked_image():
+    truth = np.repeat([[1, 2, 3, 0]], 4, 0).repeat(4, 1)  # three stripes of 16 pixels
+    labels = np.where(truth == 1, 1, 0)
+    labels[:3, 4:8] = 2  # 12 of 16 pixels of the second: 0.75
+    labels[:, 12:] = 3  # on nothing
+    got = matches(labels, truth, least=4)
+    assert got == {"iou": 1.75, "pairs": 2, "wrong": 1, "missed": 1}
+    assert panoptic_quality([{"panoptic": {"instances": got}}], "instances") == pytest.approx(1.75 / 3)
+    assert matches(labels, truth, least=13) == {"iou": 1.0, "pairs": 1, "wrong": 1, "missed": 2}
+    assert middle(truth == 2)[1] in (5, 6)
+
+
+def test_a_summary_counts_targets_by_contact():
+    one = {"contact": "free", "instances": 0.8, "largest": 0.0}
+    none = {"iou": 0.0, "pairs": 0, "wrong": 1, "missed": 1}
+    row = {"objects": [one], "panoptic": {"instances": none, "largest": none}, "ms": 3.0, "error": ""}
+    summary = summarise_clutter([row, row | {"ms": 5.0}], seed=0)
+    assert summary["instances"]["scenes_found"] == 2 and summary["largest"]["scenes_found"] == 0
+    assert summary["instances"]["by_contact"] == {"free": {"n": 2, "iou_mean": 0.8, "found": 1.0}}
+    assert summary["cpu_ms"]["median"] == 4.0
+
+
+def test_clutter_rests_in_the_area_and_knows_its_contacts():
+    library = open_library("shipped")
+    spread = draw_clutter(library, 3, "spread", np.random.default_rng(0))
+    assert [one.contact for one in spread] == ["free"] * 3
+    packed = draw_clutter(library, 4, "packed", np.random.default_rng(1))
+    assert sum(one.contact != "free" for one in packed) >= 2
+    for one in (*spread, *packed):
+        assert np.linalg.norm(one.pos_w[:2]) <= AREA_M and np.linalg.norm(one.quat_w) == pytest.approx(1)
+    again = draw_clutter(library, 4, "packed", np.random.default_rng(1))
+    assert all(np.array_equal(a.pos_w, b.pos_w) for a, b in zip(packed, again, strict=True))
+
+
+def test_the_bench_measures_clutter(tmp_path, capsys):
+    options = ["scene=clutter", "scenes=1", "count=[3,3]", "layouts=spread", f"out={tmp_path / 'a'}"]
+    assert main(["bench", "segmentation", *options]) == 0
+    text = capsys.readouterr().out
+    assert "panoptic quality" in text and "depth image to instances" in text
+    assert (tmp_path / "a/segmentation.json").is_file()

@@ -206,11 +206,15 @@ class ObjectObserver:
             self._first_view, self.plan_id = (segmentation, plan), next(PLAN_IDS)
             del self._still_frames[1:]
 
-    def _segment(self, frame: DepthFrame, robot: RobotState | None) -> Segmentation:
+    def _segment(
+        self, frame: DepthFrame, robot: RobotState | None, earlier_w: NDArray[np.float32] | None = None
+    ) -> Segmentation:
+        """Return the target in a frame; `earlier_w` (n, 3): its points in an earlier one, by which it is followed."""
         self._camera_w = torch.from_numpy(_camera_position(frame))[None]
         self.counts = {}
         try:
-            segmentation = self._segmenter(frame, None if robot is None else self._capsules(robot), seed=self._seed)
+            capsules = None if robot is None else self._capsules(robot)
+            segmentation = self._segmenter(frame, capsules, seed=self._seed, earlier_w=earlier_w)
         except NoObjectError as error:
             self.counts = error.counts
             raise
@@ -231,7 +235,7 @@ class ObjectObserver:
         assert self._first_view is not None
         points_w, pixels = self._points.points_w, 0
         try:
-            segmentation = self._segment(frame, robot)
+            segmentation = self._segment(frame, robot, points_w[0].numpy())
             points_w, pixels = torch.from_numpy(segmentation.points_w)[None], len(segmentation.cloud_w)
         except (NoObjectError, NoPlaneError):
             pass
