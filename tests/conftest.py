@@ -88,6 +88,24 @@ def ros(ros_domain):
     peer.close()
 
 
+@pytest.fixture(scope="module")
+def sim_robot(ros_domain, tmp_path_factory):
+    """The process of a simulated robot without a camera, in the state in which the last test has left it."""
+    from tests.helpers.ros import Process
+
+    with Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path_factory.mktemp("robot"), camera_rate_hz=0.0) as process:
+        yield process
+
+
+@pytest.fixture
+def robot(sim_robot, ros):
+    """That process with arm and hand at rest where they start, whatever an earlier test has commanded."""
+    from std_srvs.srv import Trigger
+
+    assert ros.call(Trigger, "/sim_robot/reset").success, sim_robot.text()
+    return sim_robot
+
+
 @pytest.fixture(scope="session")
 def student_run(tmp_path_factory):
     """Run directory of a student with random weights, whose actions are neither small nor clipped."""

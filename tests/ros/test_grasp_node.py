@@ -35,13 +35,6 @@ from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process
 pytestmark = pytest.mark.ros
 
 
-@pytest.fixture(scope="module")
-def robot(ros_domain, tmp_path_factory):
-    """The simulated robot without a camera."""
-    with Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path_factory.mktemp("robot"), camera_rate_hz=0.0) as process:
-        yield process
-
-
 @pytest.fixture
 def bench(ros, robot, tmp_path):
     return Bench(ros, robot, tmp_path)
