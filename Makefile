@@ -87,7 +87,9 @@ test-ros: build-ros
 
 # those that end within two minutes; the others take hours: pytest -m slow
 SLOW := tests/policies/test_ppo.py tests/policies/test_train.py tests/policies/test_engine_parity.py tests/policies/test_checkpoint.py \
-	tests/policies/test_output.py
+	tests/policies/test_output.py tests/policies/test_bench_cameras.py tests/sim/test_task_on_device.py tests/test_api.py \
+	tests/policies/test_viewer_policy.py::test_the_browser_shows_a_grasp_with_forces_and_plots_and_takes_requests \
+	tests/perception/test_calibration_coverage.py::test_thirty_sets_with_an_error_of_every_kind_are_covered_or_refused
 
 test-slow: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m slow $(SLOW) $(ARGS)
