@@ -130,7 +130,7 @@ def robot(sim_robot, ros):
     """That process with arm and hand at rest where they start, whatever an earlier test has commanded."""
     from std_srvs.srv import Trigger
 
-    assert ros.call(Trigger, "/sim_robot/reset").success, sim_robot.text()
+    assert ros.call(Trigger, "/sim_robot/reset", timeout_s=180.0).success, sim_robot.text()  # it may be starting
     return sim_robot
 
 
