@@ -76,8 +76,11 @@ train: $(BASE)
 	$(LEARN) recipe=refinement out=$(RUNS)/refinement init_checkpoint=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
 	$(VENV)/bin/dexgrasp export policy=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
+# a test that hangs, in native code too, is ended after four minutes, with the stack of each of its threads
+LIMIT := -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
+
 test: $(READY)
-	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(LIMIT) $(ARGS)
 
 test-regression: $(READY)
 	@$(VENV)/bin/python -m pytest -m regression $(ARGS)

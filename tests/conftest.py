@@ -26,6 +26,13 @@ def pytest_addoption(parser):
     parser.addoption("--regenerate", action="store_true", help="write the golden files of the regression tests anew")
 
 
+def pytest_collection_modifyitems(items):
+    """Let a test with ROS nodes fail once: discovery and timers are those of the machine; the summary counts reruns."""
+    for item in items:
+        if item.get_closest_marker("ros"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(autouse=True)
 def denormals():
     """Restore IEEE arithmetic before a test: a native library leaves flush-to-zero set, which Hypothesis refuses."""
