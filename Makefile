@@ -22,7 +22,7 @@ help:
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their four packages with colcon"
-	@echo "make test-slow   set up, run the slow tests of learning, resuming and output folders"
+	@echo "make test-slow   set up, run the slow tests of learning, resuming, cameras, devices and the viewer in a browser"
 	@echo "make test-docs   set up, run every example and every command that README and documentation show, at small size"
 	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
 	@echo "make test-mutants   set up, change the code in one place at a time, report what the tests do not notice (ARGS='sim/task/rewards.py sample=40')"
@@ -90,7 +90,10 @@ test-ros: build-ros
 
 # those that end within two minutes; the others take hours: pytest -m slow
 SLOW := tests/policies/test_ppo.py tests/policies/test_train.py tests/policies/test_engine_parity.py tests/policies/test_checkpoint.py \
-	tests/policies/test_output.py
+	tests/policies/test_output.py tests/policies/test_bench_cameras.py tests/sim/test_task_on_device.py tests/test_api.py \
+	tests/ros/test_object_observer.py \
+	tests/policies/test_viewer_policy.py::test_the_browser_shows_a_grasp_with_forces_and_plots_and_takes_requests \
+	tests/perception/test_calibration_coverage.py::test_thirty_sets_with_an_error_of_every_kind_are_covered_or_refused
 
 test-slow: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m slow $(SLOW) $(ARGS)

@@ -12,6 +12,7 @@ from .loader import read_plain as read_plain
 from .loader import save as save
 from .loader import yaml_values as yaml_values
 from .schema import ConfigError as ConfigError
+from .schema import MissingValueError as MissingValueError
 from .schema import UnknownKeyError as UnknownKeyError
 from .schema import as_dict as as_dict
 from .schema import from_dict as from_dict

@@ -34,6 +34,10 @@ class ConfigError(ValueError):
     """Refuses a key, group or value; the text names it, what was expected and what is known."""
 
 
+class MissingValueError(ConfigError):
+    """Refuses a configuration without the value of a key that has no default."""
+
+
 class UnknownKeyError(ConfigError):
     """Refuses a key that the configuration lacks; `key` is its dotted name."""
 
@@ -321,7 +325,7 @@ class _Reader:
             elif field.default is field.default_factory is dataclasses.MISSING:
                 if not dataclasses.is_dataclass(hint):
                     key = prefix + field.name
-                    raise ConfigError(f"{self.name}: '{key}' has no value; give {key}=<{describe_type(hint)}>")
+                    raise MissingValueError(f"{self.name}: '{key}' has no value; give {key}=<{describe_type(hint)}>")
                 given[field.name] = self.build(cast(type, hint), {}, f"{prefix}{field.name}.")
         try:
             return schema(**given)

@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy", "onnxruntime")
 RECORD = ("run.json", "config.yaml", "run.log")
 """Files that every run directory gets before its command begins."""
+KEPT = "what was finished is kept"
+"""Words about an interrupted command."""
 RUN_JSON = "run.json of a command"
 WARP_PACKAGES = ("mujoco-warp", "warp-lang")
 """Further packages recorded for engine=warp."""
@@ -141,6 +143,8 @@ class Run:
         try:
             if isinstance(error, KeyboardInterrupt):
                 self._note("interrupted")
+                if not error.args or str(error).startswith(KEPT):  # of nested runs the outer one is told of
+                    error.args = (f"{KEPT}; the same command with out={self.path} goes on",)
             elif error is not None:
                 self._note(f"failed: {type(error).__name__}: {error}")
             if self._is_new and isinstance(error, (ValueError, ImportError)):

@@ -1,6 +1,7 @@
 """Settings of every test: one thread per process, because the suite itself runs in parallel."""
 
 import os
+import shutil
 import sys
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before anything imports torch
@@ -67,12 +68,39 @@ def allegro():
 
 
 @pytest.fixture(scope="session")
-def household(tmp_path_factory):
+def made_once(tmp_path_factory, worker_id):
+    """Fills a folder once for all processes of the test run: `made_once(name, fill)` returns its path."""
+    import fcntl
+
+    root = tmp_path_factory.getbasetemp()
+    root = root if worker_id == "master" else root.parent  # of one process, and of all
+
+    def folder(name, fill):
+        place, done = root / f"shared_{name}", root / f"shared_{name}.done"
+        with open(root / f"shared_{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(place, ignore_errors=True)  # of a process that failed
+                place.mkdir()
+                fill(place)
+                done.touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def household(made_once):
     """A small library: one generated object each of a box, a mug with many pieces, a hammer and a capsule."""
+    from dexgrasp.sim.objects import open_library
     from dexgrasp.sim.objects.generator import generate
 
     families = ["box", "mug", "hammer", "capsule"]
-    return generate(4, tmp_path_factory.mktemp("household"), families=families, workers=1, progress=False)
+
+    def fill(place):
+        generate(4, place, families=families, workers=1, progress=False)
+
+    return open_library(str(made_once("household", fill)))
 
 
 @pytest.fixture(scope="session")
@@ -95,16 +123,34 @@ def ros(ros_domain):
     peer.close()
 
 
+@pytest.fixture(scope="module")
+def sim_robot(ros_domain, tmp_path_factory):
+    """The process of a simulated robot without a camera, in the state in which the last test has left it."""
+    from tests.helpers.ros import Process
+
+    with Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path_factory.mktemp("robot"), camera_rate_hz=0.0) as process:
+        yield process
+
+
+@pytest.fixture
+def robot(sim_robot, ros):
+    """That process with arm and hand at rest where they start, whatever an earlier test has commanded."""
+    from std_srvs.srv import Trigger
+
+    assert ros.call(Trigger, "/sim_robot/reset", timeout_s=180.0).success, sim_robot.text()  # it may be starting
+    return sim_robot
+
+
 @pytest.fixture(scope="session")
-def student_run(tmp_path_factory):
+def student_run(made_once):
     """Run directory of a student with random weights, whose actions are neither small nor clipped."""
     from tests.helpers.untrained_checkpoint import make_run
 
-    return make_run(tmp_path_factory.mktemp("student"))
+    return made_once("student", make_run)
 
 
 @pytest.fixture(scope="session")
-def bundle(student_run, household, tmp_path_factory):
+def bundle(student_run, household, made_once):
     """That student as a bundle, signed by the key whose public part is public.pem beside it."""
     pytest.importorskip("onnxscript", reason="needs the extra `export`")
     from dexgrasp import configs
@@ -112,10 +158,10 @@ def bundle(student_run, household, tmp_path_factory):
     from dexgrasp.sim.scene import PhysicsCfg
     from tests.helpers.keys import write_keys
 
-    out = tmp_path_factory.mktemp("exported") / "bundle"
     physics = configs.load_option(PhysicsCfg, "physics", "turbo")
-    key = write_keys(out.parent)
-    export(
-        ExportCfg(str(student_run), str(out), objects=str(household.path), trials=12, physics=physics, sign=str(key))
-    )
-    return out
+
+    def fill(place):
+        objects, out, key = str(household.path), str(place / "bundle"), str(write_keys(place))
+        export(ExportCfg(str(student_run), out, objects=objects, trials=12, physics=physics, sign=key))
+
+    return made_once("exported", fill) / "bundle"

@@ -193,17 +193,27 @@ def assert_same(told, outcome):
             assert told[name] == value, (outcome.trial, name)
 
 
-@pytest.mark.parametrize("policy", ["allegro/student", "allegro/student/policy.zip", "allegro/teacher"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "allegro/student",
+        *(pytest.param(f"allegro/{name}", marks=pytest.mark.slow) for name in ("student/policy.zip", "teacher")),
+    ],
+)
 def test_the_vector_environment_repeats_an_evaluation_trial_by_trial(policy):
     """With the grasps that are tried again: trial 17 needs its second and third attempt."""
     if policy.endswith(".zip"):
         policy = str(assets.path("policies") / policy)
     trials, count = range(16, 19), 3
-    options = {"physics": "balanced", "randomization": "train", "num_threads": 1}
+    options = {"physics": "balanced", "randomization": "train", "num_threads": 1, **SHORT}
     env = api.make_gym_vec(num_envs=count, obs="dict", policy=policy, attempts=3, in_order=True, **options)
     told = outcomes_of(env, api.load_policy(policy, env), [0] * count, list(trials))
     cfg = apply_policy_config(
-        configs.load(EvaluateCfg, "evaluate", [f"policy={policy}", "physics=balanced", "randomization=train"])
+        configs.load(
+            EvaluateCfg,
+            "evaluate",
+            [f"policy={policy}", "physics=balanced", "randomization=train", *(f"{k}={v}" for k, v in SHORT.items())],
+        )
     )
     task = make_task(cfg, HandSpec.load(cfg.hand), open_library(cfg.objects), "none", 5)  # two rows beside the three
     outcomes = play(task, make_policy(policy, task), range(16, 21), attempts=3)[:count]

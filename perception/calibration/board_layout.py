@@ -1,7 +1,9 @@
 """Layouts of ChArUco boards, and which of them the markers in an image belong to."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -19,9 +21,13 @@ RATIO_TOLERANCE = 0.15
 """Accepted relative difference of the marker size in squares; that of small markers is found up to 6 % too small."""
 LEAST_CENTRES = 8
 """Number of markers from which their centres alone decide, and their size in squares is judged."""
+NARROWEST_BORDER = 0.7
+"""Least width of the white round a marker, in dots of the marker: OpenCV overlooks markers with less."""
 MOST_SQUARES = 20
 FAMILIES = ("4X4_1000", "5X5_1000", "6X6_1000", "7X7_1000", "ARUCO_ORIGINAL", "APRILTAG_16h5", "APRILTAG_36h11")
 """Dictionaries that contain all others of OpenCV that are in use."""
+
+log = logging.getLogger("dexgrasp")
 
 
 class BoardLayoutError(ValueError):
@@ -163,9 +169,24 @@ def opencv_board(board: BoardCfg) -> Any:
             f"a board of {board.columns} by {board.rows} squares needs {needed} markers, {name} has {known}: take "
             "fewer squares or a larger dictionary"
         )
+    dot_m, border_m = board.marker_m / (family.markerSize + 2), (board.square_m - board.marker_m) / 2
+    if border_m < NARROWEST_BORDER * dot_m:
+        _warn_of_narrow_border(1e3 * border_m, 1e3 * dot_m)
+    opencv_log = cv2.utils.logging
+    level = opencv_log.setLogLevel(opencv_log.LOG_LEVEL_ERROR)  # else it says that for every image, in its own words
     made = cv2.aruco.CharucoBoard((board.columns, board.rows), board.square_m, board.marker_m, family)
+    opencv_log.setLogLevel(level)
     made.setLegacyPattern(board.legacy)
     return made
+
+
+@cache
+def _warn_of_narrow_border(border_mm: float, dot_mm: float) -> None:
+    log.warning(
+        "board: %.1f mm of white lie round each marker, whose dots are %.1f mm wide; expected at least %.1f mm, or "
+        "markers are overlooked: lower board.marker_m",
+        *(border_mm, dot_mm, NARROWEST_BORDER * dot_mm),
+    )
 
 
 def opencv() -> ModuleType:

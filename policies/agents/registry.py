@@ -24,6 +24,7 @@ from dexgrasp.policies.networks.actor_critic import observation_difference
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
+from dexgrasp.utils.text import comma_separated
 
 BELONGS_TO_POLICY = (
     "rate_hz",
@@ -113,14 +114,16 @@ def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
     config = policy_config(find_policy(name))
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     keep = ("class_name", *BELONGS_TO_POLICY)
-    task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
+    task, taken = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
     if config.get("stage") != "teacher":
-        camera = _merge(task.camera, trained.camera, CameraCfg(), BELONGS_TO_CAMERA, "task.camera.", name)
-        task = replace(task, camera=camera)
+        camera, more = _merge(task.camera, trained.camera, CameraCfg(), BELONGS_TO_CAMERA, "task.camera.", name)
+        task, taken = replace(task, camera=camera), taken + more
     whose = {key: config[key] for key in ("hand", "side")}
     defaults = {item.name: item.default for item in fields(cfg) if item.name in whose}  # pyright: ignore[reportArgumentType]
     for key, value in whose.items():
-        _check(key, getattr(cfg, key), value, defaults[key], name)
+        taken += _taken(key, getattr(cfg, key), value, defaults[key], name)
+    if taken:
+        log.info("as '%s' was trained: %s", name, comma_separated(taken))
     return replace(cfg, task=task, **whose)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
@@ -140,7 +143,7 @@ def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
         raise ValueError(f"camera={mode}, but '{name}' was trained with {wanted}: leave camera out")
     for key, value, wanted in pairs:
         if key in given:
-            _check(key, value, wanted, None, name)
+            _taken(key, value, wanted, None, name)
 
 
 def check_task(name: str, task: GraspTask) -> None:
@@ -168,14 +171,16 @@ def _task_pairs(given: TaskCfg, trained: TaskCfg, config: Mapping[str, Any]) -> 
     return [(f"task.{key}", value, wanted) for key, value, wanted in pairs]
 
 
-def _merge(given: Any, trained: Any, default: Any, keys: Sequence[str], prefix: str, name: str) -> Any:
-    taken = {}
+def _merge(
+    given: Any, trained: Any, default: Any, keys: Sequence[str], prefix: str, name: str
+) -> tuple[Any, list[str]]:
+    """Return `given` with the values of `trained` for `keys`, and "key=value" of those that differ."""
+    taken = []
     for key in keys:
         pairs = _leaves(key, getattr(given, key), getattr(trained, key), getattr(default, key))
         for leaf, value, wanted, usual in pairs:
-            _check(prefix + leaf, value, wanted, usual, name)
-        taken[key] = getattr(trained, key)
-    return replace(given, **taken)
+            taken += _taken(prefix + leaf, value, wanted, usual, name)
+    return replace(given, **{key: getattr(trained, key) for key in keys}), taken
 
 
 def _leaves(key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
@@ -186,12 +191,13 @@ def _leaves(key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         yield from _leaves(f"{key}.{item.name}", *(getattr(value, item.name) for value in values))
 
 
-def _check(key: str, given: Any, wanted: Any, default: Any, name: str) -> None:
+def _taken(key: str, given: Any, wanted: Any, default: Any, name: str) -> list[str]:
+    """Return "key=wanted" where the default gives way; raise ValueError for another value that differs."""
     if given == wanted:
-        return
+        return []
     if given != default:
         raise ValueError(f"{key}={given}, but '{name}' was trained with {wanted}: leave {key} out")
-    log.info("%s=%s, as '%s' was trained with", key, wanted, name)
+    return [f"{key}={wanted}"]
 
 
 class Agent(Protocol):

@@ -106,7 +106,7 @@ def cached() -> list[str]:
 
 def cameras() -> list[Sequence[str]]:
     """Return the rows of the camera modes, with the first comment of their YAML files."""
-    rows: list[Sequence[str]] = [("camera=", "content")]
+    rows: list[Sequence[str]] = [("camera=", "mode", "content")]
     for name in configs.options("camera"):
         file = configs.ROOT / "camera" / f"{name}.yaml"
         comment = []
@@ -114,7 +114,7 @@ def cameras() -> list[Sequence[str]]:
             if not line.startswith("#"):
                 break
             comment.append(line.lstrip("# "))
-        rows.append((name, " ".join(comment)))
+        rows.append((name, configs.read_plain(file)["mode"], " ".join(comment)))
     return rows
 
 

@@ -24,7 +24,7 @@ from dexgrasp.policies.cli import completion, help, saved_config, sweep
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import explain_missing, keys
 from dexgrasp.policies.cli.source_schema import source_schema
-from dexgrasp.policies.run_directory import log
+from dexgrasp.policies.run_directory import KEPT, log
 from dexgrasp.utils.interrupt import SIGNALS
 from dexgrasp.utils.output import claimed_folder, forced
 from dexgrasp.utils.plugins import import_plugins, plugin_names, refuse_unnamed
@@ -119,7 +119,12 @@ def _chosen_options(command: CliCommand, words: Sequence[str]) -> dict[str, str]
 
 def _no_such_option(word: str) -> configs.ConfigError:
     known = "--help, --help-all, --cfg and -m"
-    return configs.ConfigError(f"no option '{word}': options are written key=value; flags are {known}")
+    how = (
+        f"write {word.lstrip('-')}=VALUE"
+        if word.startswith("--") and "=" not in word
+        else "options are written key=value"
+    )
+    return configs.ConfigError(f"no option '{word}': {how}; flags are {known}")
 
 
 def _find(given: Sequence[str]) -> tuple[CliCommand | None, list[str]]:
@@ -162,6 +167,8 @@ def _guarded(command: CliCommand, words: Sequence[str]) -> int:
             return _report_interruption(command, f"then its end failed: {_one_line(error)}")
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `_interrupt` struck in native code, during an import
             return _report_interruption(command)
+        if isinstance(error, configs.MissingValueError) and command.examples:
+            error = configs.ConfigError(f"{error}; for instance: dexgrasp {command.examples[0]}")
         return _report(f"dexgrasp {command.words}", error, command.config)
     finally:
         for name, before in previous.items():
@@ -182,7 +189,7 @@ def _interruption_before(error: BaseException) -> bool:
 
 
 def _report_interruption(command: CliCommand, text: str = "") -> int:
-    print(f"dexgrasp {command.words}: interrupted; {text or 'what was finished is kept'}", file=sys.stderr)
+    print(f"dexgrasp {command.words}: interrupted; {text or KEPT}", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -11,7 +11,7 @@ golden.npz      recorded inputs (`in/NAME`) and outputs (`out/NAME`) that the ru
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from dexgrasp.policies.deploy.contract import SCHEMA, Contract, GraspContract, u
 from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit, is_known_hand
 from dexgrasp.utils.number_arrays import parse_npz
 from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
-from dexgrasp.utils.text import one_line
+from dexgrasp.utils.text import one_line, shown
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
 MAX_BYTES = 256 * 2**20
@@ -156,13 +156,34 @@ def _check_known(contract: Contract, path: Path, hand_file: str | Path | None) -
         _warn_of_own_limits(path, contract.hand.name)
     if reason:
         raise BundleError(f"{path}: {reason}; a hand with other values needs a name of its own")
-    task, rate_hz = contract.training.config["task"], contract.control.rate_hz
-    trained_hz = task.get("rate_hz", rate_hz) if isinstance(task, Mapping) else rate_hz
-    if trained_hz != rate_hz:
-        raise BundleError(
-            f"{path}: control.rate_hz is {rate_hz:g}, the policy was trained at {trained_hz} "
-            "(training.config.task.rate_hz): export the policy again"
-        )
+    for place, value, trained in _trained_values(contract):
+        if trained != value:
+            raise BundleError(
+                f"{path}: {place} is {shown(value)}, the policy was trained with {shown(trained)} (training.config): "
+                "export the policy again"
+            )
+
+
+_OF_TASK = (
+    "rate_hz",
+    "lift_m",
+    "vector_frame",
+    "palm_action_m_s",
+    "palm_action_rad_s",
+    "finger_action_rad",
+    "action_clip",
+)
+"""Keys of `control` that repeat the task of the training."""
+
+
+def _trained_values(contract: Contract) -> Iterator[tuple[str, Any, Any]]:
+    """Yield place, value, and value of the training for all that a contract states twice."""
+    config = contract.training.config
+    yield "hand.side", contract.hand.side, config["side"]
+    task = config["task"] if isinstance(config["task"], Mapping) else {}
+    for key in _OF_TASK:
+        value = getattr(contract.control, key)
+        yield f"control.{key}", value, task.get(key, value)
 
 
 def _unprintable(value: Any, place: str = "") -> str:

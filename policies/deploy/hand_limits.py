@@ -56,30 +56,40 @@ def exceeded_limit(hand: HandContract, hand_file: str | Path | None = None) -> s
 def differing_kinematics(hand: HandContract) -> str:
     """Return which part of the kinematics differs from the hand's shipped policy, or an empty text.
 
-    Sizes alone are compared for the mirrored side. A hand without a shipped policy has nothing to compare with.
+    That of the other side is the reflection (y -> -y). A hand without a shipped policy has nothing to compare with.
     """
     known = _kinematics(hand.name)
     if known is None:
         return ""
     mirrored = hand.side != known["side"]
-    for key in ("palm_pos_b", "palm_quat_b"):
-        if _differs(getattr(hand, key), known[key], mirrored, is_quat=key == "palm_quat_b"):
-            return f"hand.{key} is {list(getattr(hand, key))}, that of {hand.name} is {known[key]}"
+    owner = f"the {hand.side} {hand.name}"
+    for key, own in (("palm_pos_b", known["palm_pos_b"]), ("palm_quat_b", known["palm_quat_b"])):
+        expected = _reflected(key, own) if mirrored else own
+        if _differs(getattr(hand, key), expected, is_quat=key == "palm_quat_b"):
+            return f"hand.{key} is {list(getattr(hand, key))}, that of {owner} is {expected}"
     for key in ("body_names", "parent", "joint_of_body"):
         if list(getattr(hand.kinematics, key)) != known["kinematics"][key]:
-            return f"hand.kinematics.{key} differs from that of {hand.name}"
+            return f"hand.kinematics.{key} differs from that of {owner}"
     for key in ("pos", "quat", "axis"):
         for i, (stated, own) in enumerate(zip(getattr(hand.kinematics, key), known["kinematics"][key], strict=True)):
-            if _differs(stated, own, mirrored, is_quat=key == "quat"):
-                return f"hand.kinematics.{key}[{i}] is {list(stated)}, that of {hand.name} is {own}"
+            expected = _reflected(key, own) if mirrored else own
+            if _differs(stated, expected, is_quat=key == "quat"):
+                return f"hand.kinematics.{key}[{i}] is {list(stated)}, that of {owner} is {expected}"
     return ""
 
 
-def _differs(stated: Sequence[float], known: Sequence[float], mirrored: bool, is_quat: bool) -> bool:
+_REFLECTION = {"pos": (1.0, -1.0, 1.0), "quat": (1.0, -1.0, 1.0, -1.0), "axis": (-1.0, 1.0, -1.0)}
+"""Factors under y -> -y; with its axis turned about, a mirrored hinge takes the same joint values."""
+
+
+def _reflected(key: str, vector: Sequence[float]) -> list[float]:
+    factors = _REFLECTION[key.removeprefix("palm_").removesuffix("_b")]
+    return [factor * value + 0.0 for factor, value in zip(factors, vector, strict=True)]
+
+
+def _differs(stated: Sequence[float], known: Sequence[float], is_quat: bool) -> bool:
     """Return whether two vectors differ; a quaternion and its negative are equal."""
     one, other = np.array(stated), np.array(known)
-    if mirrored:
-        one, other = np.abs(one), np.abs(other)
     off = np.abs(one - other).max()
     return bool(min(off, np.abs(one + other).max()) > KINEMATICS_TOLERANCE if is_quat else off > KINEMATICS_TOLERANCE)
 

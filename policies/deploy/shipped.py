@@ -22,7 +22,12 @@ class PolicyNotFoundError(FileNotFoundError):
         `stage`: stage of the shipped policies that fit; empty: any.
         """
         path, names = place(name), [*also, *(known for known in assets.policies() if known.endswith(stage))]
-        what = f"no policy '{name}'.{did_you_mean(name, names)}"
+        hand = name.rpartition("/")[0]
+        similar = [known for known in names if known.endswith(f"/{name}")]
+        hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else did_you_mean(name, names)
+        if hand in assets.names("hands") and not any(known.startswith(f"{hand}/") for known in names):
+            hint = f" No policy is shipped for the hand {hand}: train one (make train HAND={hand})."
+        what = f"no policy '{name}'.{hint}"
         if path.exists():
             what = _what_it_trains(path) or f"{path} holds no such policy."
         super().__init__(f"{key}: {what} Expected {', '.join(names)}, or the path of {expected}")

@@ -37,7 +37,7 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
     task = config["task"]
     return {
         "policy": config["policy"],
-        "objects": f"{config['objects']} ({objects})",
+        "objects": f"{config['objects']} ({objects} in these trials)",
         "hand": f"{config['hand']} ({config['side']}), {config['mount']}",
         "camera": _camera(task["camera"]),
         "camera errors": _camera_errors(task["camera"]),

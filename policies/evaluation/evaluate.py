@@ -65,6 +65,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
             log.info("camera errors: %s", exact)
         hand, library, inputs = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects), identify_inputs(cfg)
         run.record(cfg, inputs=inputs, may_differ=MAY_DIFFER if has_trials(run.path) else None)
+        log.info("run directory: %s", run.path)
         start_s = time.monotonic()
         if cfg.cluster:
             outcomes, simulated = ray_backend.run_trials(cfg, library, run)
@@ -79,6 +80,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         print_scoreboard(result, notes)
         log.info("%d of %s succeeded", result["successes"], counted(result["trials"], "trial"))
         if cfg.videos:
+            html_report.write_report(run.path)  # before the long part, which may be interrupted
             log.info("rendering videos: up to %d of successes, %d of failures", cfg.videos, cfg.videos)
             record_videos(cfg, hand, library, outcomes, run.path / "videos")
         run.check_place()

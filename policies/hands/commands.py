@@ -90,7 +90,8 @@ def new(cfg: NewHandCfg) -> None:
         check(CheckHandCfg(hand=str(out), side=draft.side, out=str(out / "hand.png")))
         given = "" if draft.side == "right" else f" side={draft.side}"
         print(
-            f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n  dexgrasp hands tune {out}{given}"
+            f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n"
+            f"  dexgrasp hands check {out}{given}\n  dexgrasp hands tune {out}{given}   (about ten minutes)"
         )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def read_rows(progress: Path) -> list[dict[str, str]]:
 def draw_curves(progress: Path, picture: Path) -> None:
     """Plot RUN/progress.csv against the control steps."""
     import matplotlib
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache
 
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -54,9 +54,6 @@ class Bench:
         self.hand, self.arm = ros.listen(Float64MultiArray, HAND), ros.listen(JointTrajectory, ARM)
         self.reports = ros.listen(DiagnosticArray, "/diagnostics")
         ros.until(lambda: self.joints and self.times, f"the robot: {robot.text()}")
-        assert ros.call(Trigger, "/sim_robot/reset").success
-        self.joints.clear()
-        ros.until(lambda: self.joints, "joint states")
 
     def relayed(self):
         """Descriptions whose hand reports on a topic of its own, to which the test carries what the robot says."""

@@ -56,6 +56,7 @@ def outcomes(kind, seeds, mounted="flange"):
     )
 
 
+@pytest.mark.slow
 def test_thirty_sets_with_an_error_of_every_kind_are_covered_or_refused():
     """A sample of the experiment below; of 30 sets with 95 % coverage, 26 are covered in 98 % of all samples."""
     counts = {kind: outcomes(kind, range(4 if kind != "good" else 2)) for kind in KINDS}

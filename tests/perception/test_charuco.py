@@ -110,3 +110,16 @@ def test_one_visible_line_of_corners_is_refused_by_the_name_of_its_image():
     camera = Intrinsics(image.shape[1], image.shape[0], 1000.0, 1000.0, 360.0, 150.0)
     with pytest.raises(ValueError, match=r"^a\.png: corners \[0, 1, .* 8\] lie in one line, which gives no pose"):
         find_board(strip, image, camera, "a.png")
+
+
+def test_a_narrow_border_of_markers_is_told_once_in_our_words(caplog, capfd):
+    """30 mm squares, 26 mm markers of 4 + 2 dots: 2 mm of white, dots of 4.33 mm."""
+    narrow = BoardCfg(square_m=0.03, marker_m=0.026, dictionary="4X4_50")
+    for _ in range(3):
+        draw_board(narrow, 2000)
+    assert [record.getMessage() for record in caplog.records] == [
+        "board: 2.0 mm of white lie round each marker, whose dots are 4.3 mm wide; expected at least 3.0 mm, or "
+        "markers are overlooked: lower board.marker_m"
+    ]
+    draw_board(BoardCfg(), 2000)  # the default
+    assert len(caplog.records) == 1 and capfd.readouterr().err == ""

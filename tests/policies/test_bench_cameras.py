@@ -29,6 +29,7 @@ def test_without_flaws_the_first_views_are_apart_by_no_more_than_the_spacing_of_
     assert result["samples"] == result["asked_for"] == 4 * 3  # steps 0, 12 and 24 of 36
 
 
+@pytest.mark.slow
 def test_with_flaws_they_are_apart_about_as_much_as_two_drawings_of_one_scene(allegro, household):
     result = run(allegro, household)
     assert result["all"]["median_mm"] <= 7  # the chance of two drawings alone makes 6
@@ -36,6 +37,7 @@ def test_with_flaws_they_are_apart_about_as_much_as_two_drawings_of_one_scene(al
     assert result["all"]["median_mm"] < 1.5 * result["drawn_again"]["median_mm"]
 
 
+@pytest.mark.slow
 def test_frames_behind_the_hand_are_compared_where_both_cameras_see_the_object(allegro, household):
     result = run(allegro, household, task=TaskCfg(camera=configs.load_option(CameraCfg, "camera", "d435_latest")))
     assert 0 < result["samples"] <= result["asked_for"] == 4 * 2

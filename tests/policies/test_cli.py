@@ -311,8 +311,7 @@ def test_a_path_with_an_equals_sign_in_a_folder_is_still_positional(walking, cap
         (["home", "again"], "dexgrasp walk: error: expected key=value, got 'again'. Keys: place, steps"),
         (
             ["--fast"],
-            "dexgrasp walk: error: no option '--fast': options are written key=value; flags are --help, --help-all, "
-            "--cfg and -m",
+            "dexgrasp walk: error: no option '--fast': write fast=VALUE; flags are --help, --help-all, --cfg and -m",
         ),
     ],
 )

@@ -18,13 +18,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dexgrasp import assets
+from dexgrasp import assets, configs
 from dexgrasp.deploy import refuse_unknown_hand
 from dexgrasp.policies.benchmarks.deploy import BenchDeployCfg, measure, recorded
 from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.deploy import hand_limits
 from dexgrasp.policies.deploy.bundle import BundleError, contract_sha256, read_contract, sha256, write_contract
+from dexgrasp.policies.deploy.contract import KinematicsContract
+from dexgrasp.policies.deploy.hand_limits import differing_kinematics
 from dexgrasp.policies.deploy.policy import Policy
+from dexgrasp.sim.robots.hand import HandSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -411,13 +414,40 @@ def test_a_hash_that_is_none_is_refused_wherever_a_bundle_states_one(copied, sta
         ("hand", "kp_nm_rad", lambda old: [0.29] * 16, r"kp_nm_rad\[0\] \(ffj0\) is 0\.29, .* allows 0\.3"),
         ("hand", "palm_pos_b", lambda old: [0.0] * 3, r"hand\.palm_pos_b is"),
         ("hand", "kinematics", lambda old: old | {"pos": [[2 * x for x in p] for p in old["pos"]]}, r"pos\[1\] is"),
-        ("control", "rate_hz", lambda old: 1000.0, "control.rate_hz is 1000, the policy was trained at 20"),
+        ("hand", "side", lambda old: "left", r"hand\.kinematics\.pos\[1\] is .*, that of the left allegro is \["),
+        ("control", "rate_hz", lambda old: 1000.0, r"control\.rate_hz is 1000\.0, the policy was trained with 20\.0"),
+        ("control", "lift_m", lambda old: 0.3, r"control\.lift_m is 0\.3, the policy was trained with 0\.15"),
+        ("control", "vector_frame", lambda old: "world", r"control\.vector_frame is 'world', .* with 'palm'"),
+        ("control", "palm_action_m_s", lambda old: 2 * old, r"control\.palm_action_m_s is 0\.2, .* with 0\.1 "),
+        ("control", "palm_action_rad_s", lambda old: 2 * old, r"control\.palm_action_rad_s is 1\.2"),
+        ("control", "finger_action_rad", lambda old: 2 * old, r"control\.finger_action_rad is 0\.6"),
+        ("control", "action_clip", lambda old: 2 * old, r"control\.action_clip is 6\.0"),
     ],
 )
 def test_a_contract_that_contradicts_its_hand_or_training_is_refused(copied, section, key, change, message):
     rewrite(copied, lambda contract: contract[section].update({key: change(contract[section][key])}))
     with pytest.raises(BundleError, match=message):
         read_contract(copied)
+
+
+@pytest.mark.parametrize("name", ["allegro", "leap", "orca"])
+def test_the_reflected_hand_is_the_left_one_and_nothing_else_is(name):
+    """Oracle: the reflection of the model in the simulator."""
+    contract = read_contract(assets.path(f"policies/{name}/student/bundle"))
+    hand = HandSpec.load(name, side="left")
+    tree = configs.from_dict(KinematicsContract, hand.kinematics().to_dict(), "hand.kinematics")
+    left = replace(
+        contract.hand,
+        side="left",
+        palm_pos_b=tuple(hand.palm_pos_b.tolist()),
+        palm_quat_b=tuple(hand.palm_quat_b.tolist()),
+        kinematics=tree,
+    )
+    assert differing_kinematics(left) == differing_kinematics(contract.hand) == ""
+    assert f"that of the right {name} is" in differing_kinematics(replace(left, side="right"))
+    for key in ("pos", "axis") if name == "orca" else ("pos", "quat", "axis"):  # no body of the Orca hand is turned
+        half = replace(left, kinematics=replace(tree, **{key: getattr(contract.hand.kinematics, key)}))
+        assert f"that of the left {name} is" in differing_kinematics(half), key
 
 
 def npy_entry(header, values=b"1234"):
@@ -551,15 +581,15 @@ def endless(folder, from_step=0):
 
 
 def test_a_graph_with_an_endless_loop_is_refused_within_the_time_limit(copied, monkeypatch):
-    monkeypatch.setattr("dexgrasp.policies.deploy.policy.BATCH_LIMIT_S", 0.5)
+    monkeypatch.setattr("dexgrasp.policies.deploy.policy.BATCH_LIMIT_S", 2.0)  # loading keeps it on a busy machine, too
     endless(copied)
     start_s = time.monotonic()
     with pytest.raises(
         BundleError,
-        match=r"policy\.onnx: .*a step of the policy's graph took longer than 0\.5 s; the machine may be busy",
+        match=r"policy\.onnx: .*a step of the policy's graph took longer than 2 s; the machine may be busy",
     ):
         Policy.load(copied)
-    assert time.monotonic() - start_s < 5.0
+    assert time.monotonic() - start_s < 10.0
 
 
 def test_a_loop_that_begins_later_ends_its_step_and_leaves_the_state(copied, bundle):

@@ -170,7 +170,7 @@ def test_words_in_front_of_help_are_no_prefixes_and_those_behind_it_are(words, e
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --fast --help", "no option '--fast': options are written key=value; flags are --help, "),
+        ("train --fast --help", "no option '--fast': write fast=VALUE; flags are --help, "),
         ("train --help --fast", "no option '--fast'"),
         ("train recipe=nope --help", "group 'recipe' has no 'nope'. Known: refinement, student, teacher"),
         ("train --help-all task.rewards", "no keys 'task.rewards'. Did you mean 'task.reward'?"),
@@ -218,7 +218,7 @@ def children_s():
         ("hands", ["^ability +6 +10 ", "^allegro +16 +16 +right, left", "^leap +16 ", "^shadow +18 +22 "]),
         ("arms", ["^ur5e +6 +mount=ur5e"]),
         ("objects", ["^shipped +144 +one", "^generated:N ", "^random_urdfs +1000 "]),
-        ("cameras", ["^first_frame +Points of one", "^d435 +Errors of a D435"]),
+        ("cameras", ["^first_frame +first_frame +Points of one", "^d435 +tracked_updated +Errors of a D435"]),
     ],
 )
 def test_lists(what, expected, capsys):

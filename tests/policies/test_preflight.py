@@ -28,6 +28,15 @@ REFUSED = [
     ("train out={file}", "is a file, expected a folder: choose another out="),
     ("train out={file}/run", "cannot be written (Not a directory"),
     ("train out=/proc/run", "out=/proc/run cannot be written"),
+    (
+        "evaluate policy=student",
+        "no policy 'student'. Did you mean 'allegro/student' or 'leap/student' or 'orca/student'?",
+    ),
+    (
+        "evaluate policy=ability/student",
+        "No policy is shipped for the hand ability: train one (make train HAND=ability).",
+    ),
+    ("export", "'policy' has no value; give policy=<str>; for instance: dexgrasp export policy=runs/student"),
     ("evaluate policy=allegro/studnt", "no policy 'allegro/studnt'. Did you mean 'allegro/student'?"),
     ("evaluate policy=allegro/student hand=leap", "hand=leap, but 'allegro/student' was trained with allegro"),
     ("evaluate policy=leap/student hand=allegro", "hand=allegro, but 'leap/student' was trained with leap"),

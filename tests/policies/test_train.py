@@ -352,7 +352,7 @@ def test_a_student_ends_at_the_iteration_asked_for_and_goes_on_without_damaged_r
     assert "last.window cannot be read" in caplog.text
 
 
-@pytest.mark.parametrize("keep", [32768, 30])
+@pytest.mark.parametrize("keep", [pytest.param(32768, marks=pytest.mark.slow), 30])
 def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
     """Whether imitation keeps all of the 80 samples of a roll-out or some."""
     student = (

@@ -324,6 +324,7 @@ def test_long_sessions_do_not_grow(session):
     assert last_mb - first_mb < 20 and last_messages < 1.2 * first_messages
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium: apt-get install chromium")
 def test_the_browser_shows_a_grasp_with_forces_and_plots_and_takes_requests(tmp_path):
     (tmp_path / "profile").mkdir()

@@ -19,7 +19,6 @@ from dexgrasp.sim.robots.arm import ArmSpec
 from dexgrasp_ros import config, message_conversions
 from tests.helpers.action_server import Controller
 from tests.helpers.grasp_bench import ARM, QUICK, Bench
-from tests.helpers.ros import Process
 
 pytestmark = pytest.mark.ros
 NAME = "/arm_controller/follow_joint_trajectory"
@@ -39,13 +38,6 @@ class Arm(Controller):
     def positions(self):
         """Positions (goal, joint) [rad] of all goals."""
         return np.array([goal.trajectory.points[0].positions for goal in self.goals])
-
-
-@pytest.fixture(scope="module")
-def robot(ros_domain, tmp_path_factory):
-    """The simulated robot without a camera."""
-    with Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path_factory.mktemp("robot"), camera_rate_hz=0.0) as process:
-        yield process
 
 
 @pytest.fixture

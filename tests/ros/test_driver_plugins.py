@@ -21,7 +21,7 @@ from dexgrasp_ros.drivers.config import AdapterError, load
 from dexgrasp_ros.drivers.plugins import READERS, WRITERS, load_plugin
 from dexgrasp_ros.drivers.publishers import JointDriver, subscribe_joint_states
 from tests.helpers.grasp_bench import ARM, HAND, Bench
-from tests.helpers.ros import ROOT, Process
+from tests.helpers.ros import ROOT
 
 pytestmark = pytest.mark.ros
 PAGE = (ROOT / "docs/reference/ros.md").read_text(encoding="utf-8")
@@ -140,13 +140,6 @@ def test_entry_points_are_found_by_name(flaky, tmp_path):
     for name in ("no_module:Writer", "flaky_driver:Nobody"):
         with pytest.raises(AdapterError, match=f"command.plugin: {name} cannot be loaded"):
             load_plugin(name, WRITERS)
-
-
-@pytest.fixture(scope="module")
-def robot(ros_domain, tmp_path_factory):
-    """The simulated robot without a camera."""
-    with Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path_factory.mktemp("robot"), camera_rate_hz=0.0) as process:
-        yield process
 
 
 @pytest.fixture

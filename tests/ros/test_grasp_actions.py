@@ -21,7 +21,7 @@ from dexgrasp_ros import message_conversions
 from dexgrasp_ros.grasping import actions as served
 from tests.helpers.grasp_bench import GOAL
 from tests.helpers.ros import LATCHED, RELIABLE
-from tests.ros.test_grasp_node import bench, robot  # noqa: F401
+from tests.ros.test_grasp_node import bench  # noqa: F401
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 OUTCOMES = ("SUCCEEDED", "REFUSED", "EMPTY", "FAULT", "STOPPED", "INTERRUPTED")

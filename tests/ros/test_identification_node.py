@@ -24,9 +24,9 @@ pytestmark = pytest.mark.ros
 
 def test_without_joint_states_nothing_moves_and_it_is_said(ros, tmp_path):
     sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
-    with Process("dexgrasp_ros.nodes.identification_node", tmp_path, timeout_s=1.0) as process:
-        assert process.wait(120.0) == 1
-        assert "FAILED: no joint states on /joint_states" in process.text()
+    made = ros.add(node(ros, timeout_s=0.5, out=str(tmp_path)))
+    ros.until(lambda: made.finished, "the end")
+    assert made.failure.startswith("no joint states on /joint_states")
     assert sent == []
 
 
@@ -46,7 +46,7 @@ def test_joint_states_that_fall_silent_end_it_with_the_hand_held(ros, tmp_path):
 
         ros.until(moving, "targets", 120.0)
         assert process.wait(120.0) == 1
-        assert "joint states are 2." in process.text()
+        assert "FAILED: joint states are 2." in process.text()
     np.testing.assert_allclose(sent[0].data, where, atol=0.01)  # from where the hand is
     ros.until(lambda: np.allclose(sent[-1].data, where), "the hold")
 

@@ -19,13 +19,6 @@ BUNDLE = str(assets.path("policies/allegro/student/bundle"))
 NAMES = read_contract(BUNDLE).hand.joint_names
 
 
-@pytest.fixture(scope="module")
-def robot(ros_domain, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("robot")
-    with Process("dexgrasp_ros.nodes.sim_robot_node", folder, camera_rate_hz=0.0) as process:
-        yield process
-
-
 def run(folder, hand="sim_allegro", joints=("ffj1", "mfj1"), **parameters):
     """Exit code and output of a wave test."""
     given = {

@@ -20,7 +20,7 @@ from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.typed_messages import optional_module
 from tests.helpers.grasp_bench import CONTRACT, DOWN, GOAL
-from tests.ros.test_grasp_node import bench, robot  # noqa: F401
+from tests.ros.test_grasp_node import bench  # noqa: F401
 
 pytestmark = pytest.mark.ros
 SERVICES = optional_module("moveit_msgs.srv")

@@ -18,7 +18,7 @@ from dexgrasp_ros.nodes.recorder_node import RecorderCfg
 from dexgrasp_ros.parameters import names
 from dexgrasp_ros.perception.config import PerceptionCfg
 from dexgrasp_ros.simulation.sim_robot import SimRobotCfg
-from tests.ros.test_grasp_node import bench, robot  # noqa: F401
+from tests.ros.test_grasp_node import bench  # noqa: F401
 
 pytestmark = pytest.mark.ros
 

@@ -143,7 +143,10 @@ def robot_of(task, row):
     return RobotState(*(value[row].double().numpy() for value in values))
 
 
-@pytest.mark.parametrize("mode", ["first_frame", "latest", "tracked", "tracked_updated"])
+@pytest.mark.parametrize(
+    "mode",
+    ["first_frame", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("latest", "tracked")), "tracked_updated"],
+)
 def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(make, contract, body, mode):
     task = make(mode)
     observers = []

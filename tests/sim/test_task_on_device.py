@@ -57,9 +57,10 @@ def play(task, steps=STEPS):
     return [*shown, state], step.info["outcomes"], task.outcomes()
 
 
-@pytest.mark.parametrize("camera", [pytest.param("first_frame", marks=pytest.mark.slow), "tracked_updated"])
+@pytest.mark.slow
+@pytest.mark.parametrize("camera", ["first_frame", "tracked_updated"])
 def test_a_run_on_a_gpu_is_the_run_on_the_cpu(request, household, balanced, camera):
-    """Delayed, noisy, disturbed; with episodes that end and begin."""
+    """Delayed, noisy, disturbed; with episodes that end and begin. tests/sim/test_host_waits.py plays one, quickly."""
     given = options(household, balanced, camera)
     here = play(make_task(3, **given), 18)
     request.getfixturevalue("gpu")

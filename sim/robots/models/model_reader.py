@@ -1,8 +1,9 @@
 """Reading of robot models, MJCF or URDF, and of the meshes that they name."""
 
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -36,7 +37,9 @@ def read_model(file: Path, owner: str, visuals: bool = True) -> mujoco.MjSpec:
     root = _root(content)
     if b"<xacro:" in content:
         raise ValueError(f"{file}: it holds xacro macros; expand them first: `xacro {file.name} > expanded.urdf`")
+    included = {} if root is None else dict(_included(root, file.parent))
     try:
+        _check_numbers([found for found in (root, *map(_root, included.values())) if found is not None])
         if root is not None and root.tag == "robot":
             spec = mujoco.MjSpec.from_string(_prepared_urdf(root, file))
         elif root is not None and root.tag != "mujoco":
@@ -44,12 +47,13 @@ def read_model(file: Path, owner: str, visuals: bool = True) -> mujoco.MjSpec:
         elif file.suffix.lower() == ".xml":
             spec = mujoco.MjSpec.from_file(str(file))
         else:  # MuJoCo chooses its reader by the ending
-            included = {} if root is None else dict(_included(root, file.parent))
             spec = mujoco.MjSpec.from_string(content.decode("utf-8", "replace"), include=included)
             spec.modelfiledir = str(file.parent)
     except ValueError as error:
         kind = "MJCF" if root is None or root.tag != "robot" else "URDF"
         raise ValueError(f"{file}: not a valid {kind}: {one_line(error)}") from error
+    for key in list(spec.keys):
+        spec.delete(key)  # of the model in a scene of its own; a wrong one would stop every attachment
     if not visuals:
         _drop_visuals(spec)
     for mesh in spec.meshes:
@@ -123,6 +127,7 @@ def _included(
 def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:
     """Return a URDF with absolute mesh paths, without visuals that MuJoCo cannot read, which bodies show colliders."""
     _check_joints(robot, file)
+    _check_masses(robot)
     extension = robot.find("mujoco")
     extension = ElementTree.SubElement(robot, "mujoco") if extension is None else extension
     compiler = extension.find("compiler")
@@ -166,6 +171,39 @@ def _check_joints(robot: ElementTree.Element, file: Path) -> None:
                 f"joint {shown(name)} mimics {shown(follows)}, which is no joint; known: {known}."
                 f"{did_you_mean(follows, known)}"
             )
+
+
+def _check_masses(robot: ElementTree.Element) -> None:
+    """Raise ValueError for a link with a negative mass, which MuJoCo takes for 0 where the link does not move."""
+    for link in robot.findall("link"):
+        mass = link.find("inertial/mass")
+        value = None if mass is None else _numbers(mass.get("value", ""))
+        if value and min(value) < 0:
+            raise ValueError(f"link {shown(link.get('name'))} weighs {min(value):g} kg; expected 0 kg or more")
+
+
+def _check_numbers(roots: Sequence[ElementTree.Element]) -> None:
+    """Raise ValueError for a number that is not finite; MuJoCo takes NaN for "not stated", or simulates with it.
+
+    Limits may be infinite, and names may read like numbers.
+    """
+    elements = [element for root in roots for element in root.iter()]
+    names = {element.get(key) for element in elements for key in ("name", "class")}
+    for element in elements:
+        for key, value in element.attrib.items():
+            limit = element.tag in ("limit", "safety_controller") or key.endswith("range")
+            numbers = _numbers(value) if value not in names else ()
+            if any(math.isnan(number) or (math.isinf(number) and not limit) for number in numbers):
+                owner = f" {shown(element.get('name'))}" if element.get("name") else ""
+                raise ValueError(f"<{element.tag}>{owner} has {key}={shown(value)}; expected finite numbers")
+
+
+def _numbers(text: str) -> list[float]:
+    """Return the numbers of an attribute; none where it holds a word."""
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError:
+        return []
 
 
 def _check_mesh(path: Path, what: str) -> None:
