@@ -21,7 +21,7 @@ from tests.helpers.action_server import Controller
 from tests.helpers.grasp_bench import ARM, QUICK, Bench
 from tests.helpers.ros import Process
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.messages]
 NAME = "/arm_controller/follow_joint_trajectory"
 
 
