@@ -21,7 +21,7 @@ help:
 	@echo "make train   set up, train a teacher, a student of it, refine that in $(JOBS) processes (HAND=$(HAND)), export it; goes on where it stopped"
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
-	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their four packages with colcon"
+	@echo "make test-ros   set up, run the ROS tests that are slow or need built messages; make build-ros builds the packages with colcon"
 	@echo "make test-slow   set up, run the slow tests of learning, resuming, cameras, devices and the viewer in a browser"
 	@echo "make test-docs   set up, run every example and every command that README and documentation show, at small size"
 	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
@@ -86,7 +86,7 @@ test-regression: $(READY)
 	@$(VENV)/bin/python -m pytest -m regression $(ARGS)
 
 test-ros: build-ros
-	@set +u; source ros2_ws/install/setup.bash; $(VENV)/bin/python -m pytest -m 'ros and slow' $(ARGS)
+	@set +u; source ros2_ws/install/setup.bash; $(VENV)/bin/python -m pytest -m 'ros and (slow or messages)' $(ARGS)
 
 # those that end within two minutes; the others take hours: pytest -m slow
 SLOW := tests/policies/test_ppo.py tests/policies/test_train.py tests/policies/test_engine_parity.py tests/policies/test_checkpoint.py \

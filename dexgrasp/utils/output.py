@@ -42,6 +42,8 @@ WORDS_OF_KIND = {
     "comparelibrary": "objects compare",
     "publicbenchmark": "benchmark",
     "validatebenchmark": "benchmark validate",
+    "playgrasps": "benchmark dexgraspbench",
+    "writegrasps": "benchmark grasps",
     "newhand": "hands new",
     "checkhand": "hands check",
     "checkarm": "arms check",

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dexgrasp.perception.cameras.depth import take_points
 from dexgrasp.perception.segmentation.table_plane import Plane
 from dexgrasp.perception.transforms import plane_basis
 
@@ -114,7 +115,8 @@ def sample_points(points: NDArray[np.float32], count: int, how: Sampling, seed: 
     if how == "random":
         return rng.choice(available, count, replace=False, shuffle=False)
     few = rng.choice(available, max(CANDIDATES, count), replace=False) if available > CANDIDATES else None
-    chosen = _farthest(points if few is None else points[:, few], count, int(rng.integers(min(available, CANDIDATES))))
+    candidates = points if few is None else take_points(points, few)
+    chosen = _farthest(candidates, count, int(rng.integers(min(available, CANDIDATES))))
     return chosen if few is None else few[chosen]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics, deproject, to_frame
+from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics, deproject, take_points, to_frame
 from dexgrasp.perception.robot_mask import Capsules
 from dexgrasp.perception.segmentation.clustering import (
     Sampling,
@@ -266,7 +266,7 @@ class Segmenter:
         flat, (near, far) = image.reshape(-1), self.cfg.range_m
         index = np.flatnonzero((flat > near) & (flat < far))
         lap("in range")
-        points_w = to_frame(T_world_cam, deproject(flat[index], self._rays[:, index]))
+        points_w = to_frame(T_world_cam, deproject(flat[index], np.take(self._rays, index, axis=1)))
         lap("deprojected")
         return _Cloud(
             image=image, index=index, points_w=points_w, counts={"pixels": image.size, "in range": len(index)}, lap=lap
@@ -317,7 +317,7 @@ class _Cloud:
     def keep(self, stage: str, kept: NDArray[np.bool_]) -> None:
         """Keep only these points (n,)."""
         where = np.flatnonzero(kept)
-        self.index, self.points_w = self.index[where], self.points_w[:, where]
+        self.index, self.points_w = self.index[where], take_points(self.points_w, where)
         self.counts[stage] = len(where)
         self.lap(stage)
 

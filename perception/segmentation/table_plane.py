@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.cameras.depth import take_points
+
 HYPOTHESES = 96
 """Planes through three points each. With half of the points on the table, all miss it once in 4e5 images."""
 SAMPLE = 1024
@@ -60,7 +62,7 @@ def fit_plane(
     count = points_w.shape[1]
     if count < 3:
         raise NoPlaneError(f"{count} points make no plane")
-    sample = points_w[:, rng.integers(count, size=min(SAMPLE, count))].astype(np.float64)
+    sample = take_points(points_w, rng.integers(count, size=min(SAMPLE, count))).astype(np.float64)
     normals, offsets = _hypotheses(sample, rng)
     upright = normals[:, 2] > np.cos(max_tilt_rad)
     if not upright.any():
@@ -72,7 +74,7 @@ def fit_plane(
     height = normals @ sample - offsets[:, None]
     score = (np.abs(height) < tolerance_m).sum(1) - (height < -2 * tolerance_m).sum(1)
     best = int(score.argmax())
-    fine = points_w[:, rng.integers(count, size=REFIT_SAMPLE)] if count > REFIT_SAMPLE else points_w
+    fine = take_points(points_w, rng.integers(count, size=REFIT_SAMPLE)) if count > REFIT_SAMPLE else points_w
     return _refit(Plane(normals[best], float(offsets[best])), fine.astype(np.float64), tolerance_m)
 
 
@@ -93,11 +95,13 @@ def _refit(plane: Plane, points: NDArray[np.float64], tolerance_m: float) -> Pla
     """
     band_m = 2 * tolerance_m
     for _ in range(REFITS):
-        near = points[:, np.abs(plane.height(points)) < band_m]
+        near = take_points(points, np.flatnonzero(np.abs(plane.height(points)) < band_m))
         if near.shape[1] < 3:
             break
         centre = near.mean(1)
-        normal = np.linalg.eigh(np.cov(near))[1][:, 0]
+        apart = near - centre[:, None]
+        covariance = np.dot(apart, apart.T.conj()) * (1 / (near.shape[1] - 1))  # as np.cov, which means once more
+        normal = np.linalg.eigh(covariance)[1][:, 0]
         normal *= np.sign(normal[2]) or 1.0
         residual = np.abs(normal @ near - normal @ centre)
         roughness = MAD_TO_SD * float(np.median(residual))

@@ -295,6 +295,33 @@ COMMANDS = (
         ),
     ),
     CliCommand(
+        words="benchmark dexgraspbench",
+        summary="Play grasps of DexGraspBench under its rule; prints successes beside its own verdicts.",
+        schema="dexgrasp.policies.dexgraspbench.play_grasps:PlayGraspsCfg",
+        function="dexgrasp.policies.dexgraspbench.play_grasps:play_grasps",
+        positional=("folder",),
+        group="measure",
+        out_is_file=True,
+        examples=(
+            "benchmark dexgraspbench path/to/DexGraspBench",
+            "benchmark dexgraspbench path/to/DexGraspBench physics=dexgraspbench most=40 out=runs/grasps.jsonl",
+            "benchmark dexgraspbench runs/grasps grasps=output/dexgrasp_allegro hand=path/to/right_hand.xml",
+        ),
+    ),
+    CliCommand(
+        words="benchmark grasps",
+        summary="Write the final grasps of an evaluation in the format of DexGraspBench.",
+        schema="dexgrasp.policies.dexgraspbench.write_grasps:WriteGraspsCfg",
+        function="dexgrasp.policies.dexgraspbench.write_grasps:write_grasps",
+        positional=("run",),
+        group="measure",
+        examples=(
+            "benchmark grasps runs/a hand_model=path/to/DexGraspBench/assets/hand/allegro/right_hand.xml",
+            "benchmark grasps runs/a hand_model=path/to/right_hand.xml out=runs/grasps",
+            "benchmark grasps runs/a hand_model=path/to/right_hand.xml most=20",
+        ),
+    ),
+    CliCommand(
         words="export",
         summary="Write a trained student as a bundle that a robot runs; refused unless it repeats its checkpoint.",
         schema="dexgrasp.policies.export.export:ExportCfg",

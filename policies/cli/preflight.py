@@ -24,6 +24,7 @@ from dexgrasp.policies.agents.location import (
 )
 from dexgrasp.policies.cli.source_schema import source_schema
 from dexgrasp.policies.deploy.shipped import find_bundle, place
+from dexgrasp.policies.dexgraspbench.folder import find_grasps, find_hand_model
 from dexgrasp.policies.public_benchmark.object_sets import find_set
 from dexgrasp.policies.run_directory import check_evaluation, evaluations
 from dexgrasp.sim.robots.models.model_sources import find_hand
@@ -176,7 +177,7 @@ def _free_bytes() -> int:
 def check_names(cfg: Any) -> None:
     """Raise an error with the known names where a hand, library or policy does not exist."""
     kind = type(cfg).__name__
-    if hasattr(cfg, "hand") and kind not in ("ReplayCfg", "BenchRosCfg"):  # a ROS driver; the hand of the policy
+    if hasattr(cfg, "hand") and kind not in ("ReplayCfg", "BenchRosCfg", "PlayGraspsCfg"):  # driver, optional, an MJCF
         find_hand(cfg.hand)
     if hasattr(cfg, "mount"):
         from dexgrasp.sim.robots.arms.arm_file import check_arm
@@ -235,6 +236,13 @@ def _check_video(cfg: Any) -> None:
     if not cfg.run:
         raise ConfigError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")
     check_evaluation(Path(cfg.run))
+
+
+def _check_grasps(cfg: Any) -> None:
+    if not cfg.run:
+        raise ConfigError("benchmark grasps needs the run directory of an evaluation: dexgrasp benchmark grasps RUN")
+    check_evaluation(Path(cfg.run))
+    _demand_file(cfg.hand_model or "FILE", "hand_model", "the MJCF of this hand in DexGraspBench")
 
 
 def _check_replay(cfg: Any) -> None:
@@ -299,6 +307,11 @@ INPUTS: dict[str, Callable[[Any], object]] = {
     "ValidateBenchmarkCfg": lambda cfg: _demand_file(
         cfg.file or "FILE", "benchmark validate", "rows of `dexgrasp benchmark`, one per line"
     ),
+    "PlayGraspsCfg": lambda cfg: (
+        find_grasps(cfg.folder, cfg.grasps, cfg.most, only_judged=cfg.only_judged),
+        find_hand_model(cfg.folder, cfg.grasps, cfg.hand),
+    ),
+    "WriteGraspsCfg": _check_grasps,
     "BenchRosCfg": _check_ros_bench,
     "BenchPhysicsCfg": lambda cfg: check_policy(cfg.policy),
     "UpgradeCfg": lambda cfg: find_checkpoint(cfg.source),

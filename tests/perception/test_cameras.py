@@ -15,6 +15,7 @@ from dexgrasp.perception.cameras.depth import (
     Intrinsics,
     deproject,
     frames,
+    take_points,
     to_frame,
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
@@ -95,6 +96,17 @@ def test_projection_undoes_rays(kind):
 
 def test_thinned_rays_are_those_of_the_pixels_that_are_left():
     assert np.array_equal(CAMERA.rays(3), CAMERA.rays()[:, ::3, ::3])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_points_are_taken_as_by_an_index_to_the_bit_and_in_its_layout(kind, order):
+    """Sums over points depend on their layout in memory, and recordings are compared bit for bit."""
+    points = np.array(np.random.default_rng(0).normal(size=(3, 5000)), kind, order=order)
+    where = np.flatnonzero(points[2] > 0)
+    taken, indexed = take_points(points, where), points[:, where]
+    assert np.array_equal(taken, indexed) and (taken.dtype, taken.strides) == (indexed.dtype, indexed.strides)
+    assert np.array_equal(taken.mean(1), indexed.mean(1))
 
 
 def test_a_point_below_a_camera_that_looks_down_is_there_in_the_world():

@@ -192,6 +192,7 @@ def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
         *("calibrate board", "calibrate camera", "randomization show", "checkpoint upgrade", "checkpoint sb3"),
         *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
         *("report", "hands check", "hands new", "arms check", "benchmark", "benchmark validate"),
+        "benchmark dexgraspbench",
     }
 
 

@@ -69,6 +69,8 @@ REFUSED = {
     "compare": ("synergy", "synergy runs/none", "synergy zero alpha=2"),
     "benchmark": ("", "ycbb .", "ycb", "ycb nowhere", "ycb . policy=none", "ycb . num_envs=0"),
     "benchmark validate": ("", "nowhere"),
+    "benchmark dexgraspbench": ("", "nowhere", ".", ". physics=turbo", ". most=-1"),
+    "benchmark grasps": ("", "nowhere", "nowhere most=0"),
     "report": ("", "nowhere"),
     "video": ("", "nowhere", "nowhere speed=100"),
     "export": ("policy=none out=x", "policy=allegro/student out=x trials=0"),

@@ -81,6 +81,11 @@ def hostile(tmp_path_factory):
     arrays = object_arrays(flags / "a")
     for name in ("golden.npz", "object.npz", "log.npz", "depth_000000.npz", "000000.npz"):
         (folder / name).write_bytes(arrays)
+    for name in ("output/example_shadow/graspdata/0.npy", "assets/hand/shadow/right_hand.xml"):
+        (folder / name).parent.mkdir(parents=True)
+    (folder / "assets/hand/shadow/right_hand.xml").write_bytes(assets.path("hands/shadow/hand.xml").read_bytes())
+    grasp = folder / "output/example_shadow/graspdata/0.npy"
+    np.save(grasp, np.array(Trap(flags / "grasp"), dtype=object), allow_pickle=True)
     np.save(folder / "depth_000000.npy", np.array([Trap(flags / "npy")], dtype=object), allow_pickle=True)
     entry = json.loads((assets.path("objects") / "manifest.json").read_text())
     first = entry["objects"][0] | {"file": "object.npz", "sha256": hashlib.sha256(arrays).hexdigest()}
@@ -183,6 +188,7 @@ def run(words, tmp):
 PAIRS = [(command, key) for command in COMMANDS for key in path_keys(command)]
 SAMPLE = {
     *(("evaluate", key) for key in ("policy", "objects", "hand")),
+    ("benchmark dexgraspbench", "folder"),
     *(("train", key) for key in ("teacher", "init_checkpoint")),
     *(("video", "run"), ("checkpoint upgrade", "source"), ("bench deploy", "policy")),
 }

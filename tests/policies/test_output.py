@@ -30,6 +30,8 @@ NEEDED = {
     "train": ["objects=generated:4", "validation_objects=generated:2:validation"],
     "compare": ["zero", "synergy"],
     "benchmark": ["ycb", "ycb"],
+    "benchmark dexgraspbench": ["bench"],
+    "benchmark grasps": ["evaluation", "hand_model=right_hand.xml"],
     "report": ["runs/a"],
     "video": ["runs/a"],
     "export": ["policy=allegro/student"],
@@ -72,6 +74,13 @@ def here(tmp_path, monkeypatch):
     for name in object_sets()["ycb"].names:
         (tmp_path / "ycb" / name).mkdir(parents=True)
         (tmp_path / "ycb" / name / "textured.obj").write_text("")
+    for name in ("output/example_shadow/graspdata/0.npy", "assets/hand/shadow/right_hand.xml"):
+        (tmp_path / "bench" / name).parent.mkdir(parents=True)
+        (tmp_path / "bench" / name).write_text("")
+    (tmp_path / "right_hand.xml").write_text("")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/run.json").write_text('{"kind": "evaluate"}')
+    (tmp_path / "evaluation/config.yaml").write_text("{}\n")
     camera = {"width": 640, "height": 480, "fx": 600, "fy": 600, "cx": 320, "cy": 240}
     (tmp_path / "views/camera.json").write_text(json.dumps(camera))
     return tmp_path

@@ -59,6 +59,9 @@ REFUSED = [
     ("benchmark ycbb .", "unknown object set 'ycbb'. Did you mean 'ycb'?"),
     ("benchmark ycb none", "no folder 'none': expected the meshes of ycb"),
     ("benchmark ycb .", ". is not ycb: 78 meshes of 78 missing, as a_colored_wood_blocks/textured.obj"),
+    ("benchmark dexgraspbench none", "no folder 'none': expected the repository JYChen18/DexGraspBench"),
+    ("benchmark dexgraspbench .", "no .npy in output/example_shadow/graspdata: give grasps=, a folder in ."),
+    ("benchmark grasps", "benchmark grasps needs the run directory of an evaluation"),
     ("benchmark validate", "no file 'FILE': expected rows of `dexgrasp benchmark`"),
     (
         "export policy=allegro/student out=bundle trials=8",
@@ -144,6 +147,7 @@ OUT_FILES = {
     "report nowhere nowhere": "x.html",
     "checkpoint sb3 nowhere": "x.zip",
     "objects show nowhere": "x.png",
+    "benchmark dexgraspbench nowhere": "x.jsonl",
 }
 
 
@@ -167,7 +171,7 @@ def test_a_file_that_a_command_has_written_may_exist_and_no_other(words, name, h
 
 def test_the_table_names_the_commands_whose_out_is_a_file():
     assert {command.words for command in COMMANDS if command.out_is_file} == {
-        *("objects show", "report", "video", "checkpoint sb3", "hands check"),
+        *("objects show", "report", "video", "checkpoint sb3", "hands check", "benchmark dexgraspbench"),
     }
 
 

@@ -17,7 +17,7 @@ from dexgrasp_ros.drivers.config import AdapterCfg, CommandCfg, StateCfg
 from dexgrasp_ros.drivers.publishers import TopicWriter, joint_writer
 from tests.helpers.action_server import Controller
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.messages]
 NAME, JOINTS = "/arm_controller/follow_joint_trajectory", ("A", "B")
 TRAJECTORY = CommandCfg(type="follow_joint_trajectory", topic=NAME, joints=JOINTS)
 PERIOD_S = 0.05

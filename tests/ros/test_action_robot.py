@@ -20,7 +20,7 @@ from dexgrasp_ros import config, message_conversions
 from tests.helpers.action_server import Controller
 from tests.helpers.grasp_bench import ARM, QUICK, Bench
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.messages]
 NAME = "/arm_controller/follow_joint_trajectory"
 
 

@@ -1,5 +1,6 @@
 """Actions of the grasp node over real ROS; they need the package dexgrasp_msgs, which `make test-ros` builds."""
 
+import json
 import math
 
 import numpy as np
@@ -13,18 +14,18 @@ from dexgrasp_msgs import action as actions
 from dexgrasp_msgs.msg import GraspState
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from rclpy.action import ActionClient
-from std_msgs.msg import Bool
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.grasping import actions as served
+from dexgrasp_ros.grasping import goal_progress
 from tests.helpers.grasp_bench import GOAL
 from tests.helpers.ros import LATCHED, RELIABLE
 from tests.ros.test_grasp_node import bench  # noqa: F401
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-OUTCOMES = ("SUCCEEDED", "REFUSED", "EMPTY", "FAULT", "STOPPED", "INTERRUPTED")
 
 
 class Call:
@@ -40,6 +41,7 @@ class Call:
         ros.until(sent.done, "the acceptance of the goal")
         assert sent.result().accepted
         self._handle = sent.result()
+        self.id = bytes(self._handle.goal_id.uuid).hex()
         self._result = self._handle.get_result_async()
 
     def cancel(self):
@@ -53,14 +55,30 @@ class Call:
         return self._result.result().status, self._result.result().result
 
 
+def logged_goals(ros):
+    """Events of goals in the log of decisions: a list that grows."""
+    events = []
+
+    def take(message):
+        event = json.loads(message.data)
+        if event["call"].startswith("goal"):
+            events.append((event["call"], event["id"], event))
+
+    kept = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    ros.node.create_subscription(String, "/grasp/decisions", take, kept)
+    return events
+
+
 def test_outcomes_of_nodes_and_messages_agree():
     for kind in (actions.Grasp, actions.Release, actions.Home, actions.Place):
-        assert [getattr(kind.Result, name) for name in OUTCOMES] == [getattr(served, name) for name in OUTCOMES]
+        numbers = [getattr(kind.Result, name) for name in goal_progress.OUTCOMES]
+        assert numbers == [getattr(goal_progress, name) for name in goal_progress.OUTCOMES] == list(range(6))
 
 
 def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     bench.start()
     palms, states = bench.ros.listen(PoseStamped, "/grasp/palm"), bench.ros.listen(GraspState, "/grasp/status", LATCHED)
+    log = logged_goals(bench.ros)
     bench.perceive()
     grasp = Call(bench.ros, actions.Grasp, "grasp", hold_s=0.5)
     status, result = grasp.ended()
@@ -68,6 +86,11 @@ def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Grasp.Result.EMPTY), result.message
     assert (result.attempts, result.message) == (1, "the hand is empty after 1 grasp")
     assert 0.0 <= result.grip <= 1.0
+    bench.ros.until(lambda: len(log) == 3, "the log of the goal")
+    assert [row[:2] for row in log] == [(call, grasp.id) for call in ("goal", "goal_begun", "goal_ended")]
+    assert (log[0][2]["action"], log[0][2]["goal"]) == ("grasp", {"attempts": 0, "hold_s": 0.5})
+    assert (log[2][2]["outcome"], log[2][2]["message"], log[2][2]["attempts"]) == (2, result.message, 1)
+    log.clear()
     seen = [message.state for message in grasp.feedback]
     assert [state for i, state in enumerate(seen) if state not in seen[:i]] == ["pregrasp", "grasp", "lift", "hold"]
     assert math.isnan(grasp.feedback[0].grip) and not math.isnan(grasp.feedback[-1].grip)
@@ -77,6 +100,8 @@ def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     status, result = Call(bench.ros, actions.Place, "place", palm=target).ended()
     assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Place.Result.REFUSED)
     assert result.message.startswith("tf does not join the frames 'world' and 'somewhere_else'")
+    bench.ros.until(lambda: len(log) == 2, "the log of the refused goal")
+    assert log[0][2]["goal"]["frame"] == "somewhere_else" and log[1][2]["outcome"] == actions.Place.Result.REFUSED
     goal_m = np.array([GOAL[0], GOAL[1] - 0.12, GOAL[2] + 0.02])
     frames = bench.ros.publisher(TFMessage, "/tf_static", LATCHED)
     shelf = TransformStamped(child_frame_id="shelf")

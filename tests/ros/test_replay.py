@@ -34,6 +34,7 @@ from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.publishers import joint_command
 from dexgrasp_ros.grasping.config import GraspNodeCfg
+from dexgrasp_ros.grasping.goal_progress import GoalProgress
 from dexgrasp_ros.grasping.types import GraspCfg, Inputs
 from dexgrasp_ros.message_conversions import depth_from_image, estimate_message, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
@@ -48,6 +49,7 @@ DEPTH, INFO = "/camera/camera/depth/image_rect_raw", "/camera/camera/depth/camer
 FRAME = "camera_depth_optical_frame"
 FRAME_TICKS, GRASP_AT, END_S = 2, 30, 40.0
 HOLD_TICKS, TICKS_OF_CHANGED = 10, 160
+GOAL_ID, HOLD_S = "0123456789abcdef" * 2, 0.2
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 MARKS = "std_msgs/msg/Float64MultiArray"
 KINDS = {
@@ -85,6 +87,7 @@ class RecordedGrasp:
         self.q_arm, self.goal = self.arm.home.copy(), None
         self.period_s, self.estimate, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
         self.states = [""]
+        self.progress, self.outcome = GoalProgress("grasp", HOLD_S), None
         self.image = image_from_depth(scene.frame.depth_m, 0.0, FRAME)
 
     def run(self):
@@ -149,12 +152,18 @@ class RecordedGrasp:
             self.goal = self.q_arm
             self.logs["grasp"].write("arm_start", goal=self.goal)
         if request:
+            self.logs["grasp"].write("goal", action=request, id=GOAL_ID, goal={"attempts": 0, "hold_s": HOLD_S})
             assert self.machine.request(request, inputs) == ""
+            self.logs["grasp"].write("goal_begun", id=GOAL_ID)
         self.tell("/grasp/palm", m.pose_message(palm.pos_m, palm.quat, self.now_s, "world"))
         output = self.machine.tick(inputs)
         assert output.fault == ""
         self.goal = self.arm.step_towards(self.goal, Pose(output.safe.palm_pos_w, output.safe.palm_quat_w))
         self.logs["grasp"].write("arm", goal=self.goal)
+        begun = self.progress.attempts > 0 or bool(request)
+        if begun and self.outcome is None and (ended := self.progress.update(output, self.now_s)):
+            self.outcome = dict(zip(("outcome", "message"), ended, strict=True), attempts=self.progress.attempts)
+            self.logs["grasp"].write("goal_ended", id=GOAL_ID, **self.outcome)
         for adapter, target in zip(self.adapters, (output.safe.joint_target, self.goal), strict=True):
             command = adapter.cfg.command
             message = joint_command(command.type, command.joints, adapter.command(target), self.period_s, self.now_s)
@@ -208,6 +217,7 @@ def recorded(household, tmp_path_factory):
     grasp.tell = lambda topic, message: raw.append((topic, type_name(message), cdr(message)))
     grasp.run()
     assert grasp.machine.state == "hold" and grasp.states.count("pregrasp") == 2
+    assert grasp.outcome["attempts"] == 2
     return raw, camera_file
 
 
@@ -328,6 +338,17 @@ def test_the_logs_are_repeated_bit_for_bit_with_the_settings_in_them(bag, record
     assert counted(text, "/grasp/decisions") == number["/grasp/decisions"] > 250
     assert counted(text, "/perception/decisions") == number["/perception/decisions"] > 50
     assert counted(text, "/hand_controller/commands") > 80
+    assert "goal 01234567: grasp attempts=0 hold_s=0.2: EMPTY the hand is empty after 2 grasps\n" in text
+
+
+def test_a_result_of_a_goal_that_does_not_follow_from_the_ticks_is_found(recorded, tmp_path, capsys):
+    raw = list(recorded[0])
+    [place] = [i for i, row in enumerate(raw) if row[0] == "/grasp/decisions" and b"goal_ended" in row[2]]
+    message = deserialize_message(raw[place][2], String)
+    message.data = message.data.replace('"attempts": 2', '"attempts": 1')
+    raw[place] = (*raw[place][:2], cdr(message))
+    assert main.main(exact_words(write(tmp_path / "changed", raw), perception="false")) == 1
+    assert "goal_ended: result of grasp attempts=0 hold_s=0.2: recorded {" in capsys.readouterr().out
 
 
 def next_double(values, index):

@@ -65,6 +65,16 @@ def test_rotation_vectors_survive_the_way_there_and_back(angle):
     assert same_rotation(quat_from_rotvec(rotvec), quat(Rotation.from_rotvec(rotvec)))
 
 
+def test_products_of_quaternions_are_those_with_numpys_cross_product_to_the_bit():
+    """Recordings of a grasp are repeated bit for bit."""
+    rng = np.random.default_rng(3)
+    for kind in (np.float64, np.float32):
+        for a, b in rng.normal(size=(200, 2, 4)).astype(kind):
+            axis, once = a[1:], 2.0 * np.cross(a[1:], b[1:])
+            assert np.array_equal(quat_rotate(a, b[1:]), b[1:] + a[0] * once + np.cross(axis, once))
+            assert np.array_equal(quat_multiply(a, b)[1:], a[0] * b[1:] + b[0] * a[1:] + np.cross(axis, b[1:]))
+
+
 def test_poses_agree_with_matrices():
     rotations = Rotation.random(2, rng=np.random.default_rng(2))
     a, b = (Pose.of(pos, quat(r)) for pos, r in zip(([1.0, 2, 3], [-0.5, 0, 0.25]), rotations, strict=True))

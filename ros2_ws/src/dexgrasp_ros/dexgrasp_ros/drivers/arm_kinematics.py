@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 UP_POSES, ACROSS_POSES, DOWN_POSES = 1, 5, 2
 """Poses at which the way to a pre-grasp is tried."""
 TRANSIT_M = 0.4
-"""Height of the palm on the way across the table, as in the scripted motions [m]."""
+"""Height of the palm on the way across the table [m]; `reaches` tries it, scripted motions have it as their default."""
 
 
 class ArmKinematics:

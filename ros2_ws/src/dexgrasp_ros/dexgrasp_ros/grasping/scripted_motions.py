@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros.drivers.arm_kinematics import TRANSIT_M
 
 Array = NDArray[np.float64]
 MIN_DOWN_COSINE = 0.7
@@ -34,7 +35,7 @@ class MotionCfg:
     """Angular speed of the palm [rad/s]."""
     joint_speed_rad_s: Annotated[float, Bounds(0.01, 20)] = 1.0
     """Speed of the finger joints [rad/s]."""
-    transit_height_m: Annotated[float, Bounds(0.01, 2)] = 0.4
+    transit_height_m: Annotated[float, Bounds(0.01, 2)] = TRANSIT_M
     """Height of the palm in horizontal motions; objects and open fingers must fit below [m]."""
     lead_m: Annotated[float, Bounds(0.0001, 10)] = 0.05
     """Distance between palm and reference above which the reference waits [m]."""

@@ -87,6 +87,7 @@ class GraspNode(LifecycleNode):
         self._configured: _Configured | None = None
         self._timers_of_configured: list[Timer] = []
         self._last_timed_s = self._points_arrived_s = np.nan  # monotonic time
+        self._ticked_s = np.nan  # time of the last tick, by the clock of stamps
         self._output = Output("idle", "", None)
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
         self._status_topic = TypedPublisher(self, "GraspState", "~/status", LATCHED)
@@ -96,9 +97,9 @@ class GraspNode(LifecycleNode):
         group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
-        self._actions = GraspActions(self, services, self._place, self._limit_attempts)
-        self._frames = FrameListener(self)
         self._marks, self._log = LatencyMarks(self), decision_log(self)
+        self._actions = GraspActions(self, services, self._place, self._limit_attempts, self._log.write)
+        self._frames = FrameListener(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
@@ -333,6 +334,7 @@ class GraspNode(LifecycleNode):
         start_s = time.monotonic()
         self._configured.inputs.estop.drain()  # a press that has arrived counts in this tick
         inputs = self._inputs()
+        self._ticked_s = inputs.now_s
         self._restart_timer(inputs.now_s)
         palm, stamp_s = self._configured.inputs.palm()
         if palm is not None:
@@ -435,7 +437,8 @@ class GraspNode(LifecycleNode):
         said, self._output, before = self._output.warning, output, self._published_state
         if output.warning and not said:
             self.get_logger().warning(f"{output.state}, standing still: {output.warning}")
-        self._actions.update(output, None if self._configured is None else self._configured.inputs.palm()[0])
+        palm = None if self._configured is None else self._configured.inputs.palm()[0]
+        self._actions.update(output, palm, self._ticked_s)
         active = self._configured is not None and self._configured.machine.active
         if (output.state, active) != (before, self._published_active):
             now_s = self.get_clock().now().nanoseconds * 1e-9

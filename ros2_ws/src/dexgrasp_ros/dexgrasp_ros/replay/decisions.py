@@ -22,7 +22,7 @@ from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
-from dexgrasp_ros.grasping.types import GraspCfg
+from dexgrasp_ros.grasping.types import GraspCfg, Output
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
@@ -30,6 +30,7 @@ from dexgrasp_ros.recording.decision_log import checksum, inputs_of, output_row,
 from dexgrasp_ros.recording.logged_perception import estimate_row
 from dexgrasp_ros.replay.bag import Bag
 from dexgrasp_ros.replay.config import ReplayCfg
+from dexgrasp_ros.replay.goals import LoggedGoals, ended_text
 from dexgrasp_ros.replay.report import ReplayReport
 
 Array = NDArray[np.float64]
@@ -120,6 +121,7 @@ class GraspDecisions(_Stage):
         self._goal: Array | None = None
         self._command: Any = None
         self._machine: GraspStateMachine | None = None
+        self._goals = LoggedGoals()
         self._clouds = {points_key(one): one for one in _clouds(bag, cfg.topics.points)}
         self._plans = {plan_key(one): one for one in _plans(bag, cfg.topics.plan)}
 
@@ -127,6 +129,7 @@ class GraspDecisions(_Stage):
         """Repeat all events."""
         for event in self._events:
             self.repeat(event)
+        self._report.notes += self._goals.texts
 
     def _inputs(self, row: dict[str, Any]) -> Any:
         estimate: ObjectEstimate | None = None
@@ -164,6 +167,7 @@ class GraspDecisions(_Stage):
 
     def _on_tick(self, values: dict[str, Any]) -> None:
         output = self._state.tick(self._inputs(values["inputs"]))
+        self._goals.tick(output, values["inputs"]["now_s"])
         self._command = output.safe
         row = output_row(output)
         for name, recorded in values["output"].items():
@@ -201,6 +205,23 @@ class GraspDecisions(_Stage):
 
     def _on_hold(self, _: dict[str, Any]) -> None:
         self._goal = None
+        self._goals.tick(Output("idle", "", None))
+
+    def _on_goal(self, values: dict[str, Any]) -> None:
+        self._goals.ask(values)
+
+    def _on_goal_begun(self, values: dict[str, Any]) -> None:
+        self._goals.begin(values["id"])
+
+    def _on_goal_cancelled(self, values: dict[str, Any]) -> None:
+        self._goals.cancel(values["id"])
+
+    def _on_goal_ended(self, values: dict[str, Any]) -> None:
+        number = values.pop("id")
+        found, text = self._goals.end(number, self._state.state, self._state.fault)
+        if found is not None:  # a refused goal has no ticks; its request is an event of its own
+            self._demand(values, found, f"result of {text}")
+        self._report.notes.append(ended_text(number, text, values))
 
     @property
     def _state(self) -> GraspStateMachine:

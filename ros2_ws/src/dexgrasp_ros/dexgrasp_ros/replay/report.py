@@ -22,7 +22,7 @@ class ReplayReport:
     """Largest difference of each quantity, by topic."""
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Topics that could not be compared, and why."""
+    """Topics that could not be compared, and why; goals of actions and their results."""
 
     @property
     def first(self) -> Difference | None:

@@ -1,0 +1,1 @@
+"""Commands that play grasps of DexGraspBench and write ours in its format."""
