@@ -82,7 +82,7 @@ REFUSED = {
     "bench gpu": ("parts=x", "task.vector_frame=hand"),
     "bench physics": ("presets=ref", "policy=none"),
     "bench perception": ("hand=x", "frames=0"),
-    "bench segmentation": ("kinds=plan", "scenes=0", "objects=none", "layouts=heap", "segment.target=left"),
+    "bench segmentation": ("kinds=plan", "scenes=0", "objects=none", "layouts=heap"),
     "bench cameras": ("camera=x", "disturbance=x", "hand=x"),
     "bench tracking": ("disturbance=x", "hand=x"),
     "bench ros": ("policy=none", "trials=0", "arm=none.xml", "hand=none"),
