@@ -26,10 +26,10 @@ AREA_M = 0.28
 """Objects rest with their centres no further than this from the middle of the table."""
 SPREAD_GAP_M = 0.02
 """Least gap between the spheres around spread objects, and between those that are about to be pushed together."""
-CONTACT_GAP_M = 0.002
+CONTACT_GAP_M = 0.004
 """Objects that are no further apart touch."""
 SLOPE = 0.5
-"""Vertical part of a contact's normal from which on one object carries the other: a lean of 60 degrees and more."""
+"""Vertical part of a contact's normal from which on one object carries the other: at most 60 degrees from vertical."""
 STEP_S, PUSH_S, REST_S, MAX_REST_S = 0.004, 0.8, 0.4, 2.4
 """Time step, duration of the push, and of the search for rest: in pieces, at most so long in total [s]."""
 PUSH_M_S2 = 6.0
@@ -86,7 +86,7 @@ def settle(models: Sequence[ObjectModel], layout: Layout, rng: np.random.Generat
     poses = data.qpos.reshape(len(models), 7)
     if np.linalg.norm(poses[:, :2], axis=1).max() > AREA_M or poses[:, 2].min() < 0:
         return None
-    contacts = _contact_classes(scene, data, len(models))
+    contacts = contact_classes(scene, data, len(models))
     return [
         PlacedObject(model=model, pos_w=pose[:3].copy(), quat_w=pose[3:] / np.linalg.norm(pose[3:]), contact=contact)
         for model, pose, contact in zip(models, poses, contacts, strict=True)
@@ -179,10 +179,13 @@ def _come_to_rest(scene: mujoco.MjModel, data: mujoco.MjData) -> bool:
     return False
 
 
-def _contact_classes(scene: mujoco.MjModel, data: mujoco.MjData, count: int) -> list[ContactClass]:
-    """Return the class of contact of each object."""
-    scene.geom_margin[:] = CONTACT_GAP_M / 2
-    scene.geom_gap[:] = CONTACT_GAP_M / 2
+def contact_classes(scene: mujoco.MjModel, data: mujoco.MjData, count: int) -> list[ContactClass]:
+    """Return the class of contact of each object, bodies 1 to `count`.
+
+    Margins and gaps of the scene are changed.
+    """
+    scene.geom_margin[:] = 0
+    scene.geom_gap[:] = CONTACT_GAP_M / 2  # those of both geoms add up
     mujoco.mj_forward(scene, data)
     rank = np.zeros(count, np.int64)
     for contact in data.contact:

@@ -49,8 +49,8 @@ def find_instances(
     """Return the number of the object, from 1, of every pixel (rows, columns) `inside`; 0 elsewhere.
 
     `height_m` (rows, columns): height over the table [m]; `inside` (rows, columns): pixels of objects, without table
-    and robot; `focal_px`: focal length in pixels of this
-    image. Groups of fewer pixels than `min_points` are no objects.
+    and robot; `focal_px`: focal length in pixels of this image. Groups of fewer pixels than `min_points` are no
+    objects.
     """
     labels = np.zeros(depth_m.shape, np.int32)
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))

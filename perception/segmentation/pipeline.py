@@ -81,8 +81,8 @@ class SegmentationCfg:
     """Object that is wanted: largest (objects that touch count as one), nearest to the camera, COLUMN,ROW of a pixel,
     X,Y,Z of a point [m], or label:NUMBER. All but largest tell objects that touch apart; best with stride=1."""
     labels: str = ""
-    """PNG or NPY image of the objects' numbers, or a mask, of the depth image's size; replaces the own search for
-    objects. Empty: none."""
+    """PNG or NPY image of the objects' numbers, or a mask of truth values, of the depth image's size; replaces the own
+    search for objects. Empty: none."""
 
     def __post_init__(self) -> None:
         if Target.parse(self.target).kind == "label" and not self.labels:
@@ -142,7 +142,9 @@ class Segmenter:
         knows them; without it the target is taken. `lap` is called at the end of each stage. `earlier_w` (n, 3): points
         of the target in an earlier frame [m]; the object at them is taken, unless the target is the largest.
         """
-        cloud, plane, pitch_m = self._foreground(frame, self._check(frame, mask), capsules, seed, lap)
+        choosing = mask is None and earlier_w is None  # what is followed may be behind the hand
+        T_world_cam = self._check(frame, mask)
+        cloud, plane, pitch_m = self._foreground(frame, T_world_cam, capsules, seed, lap, choosing=choosing)
         if mask is None and not self.is_largest:
             chosen = self._chosen(cloud, plane, earlier_w)
         elif mask is None:
@@ -169,7 +171,8 @@ class Segmenter:
 
         0 where none is; objects of the own search are numbered by falling size. Raises NoObjectError or NoPlaneError.
         """
-        cloud, plane, _ = self._foreground(frame, self._check(frame, None), capsules, seed, lambda stage: None)
+        T_world_cam = self._check(frame, None)
+        cloud, plane, _ = self._foreground(frame, T_world_cam, capsules, seed, lambda stage: None, choosing=False)
         labels = np.zeros(cloud.image.shape, np.int32)
         labels.reshape(-1)[cloud.index] = self._instances(cloud, plane)
         return labels
@@ -181,8 +184,13 @@ class Segmenter:
         capsules: Capsules | None,
         seed: int,
         lap: Callable[[str], None],
+        *,
+        choosing: bool,
     ) -> tuple["_Cloud", Plane, float]:
-        """Return the points of all objects, the table and the pixel spacing at the objects [m]."""
+        """Return the points of all objects, the table and the pixel spacing at the objects [m].
+
+        `choosing`: refuse a target that is the robot.
+        """
         cloud = self._cloud(frame, T_world_cam, lap)
         cloud.keep("in workspace", self._in_workspace(cloud.points_w))
         plane = self._table(cloud, seed)
@@ -190,7 +198,8 @@ class Segmenter:
         least_m = max(self.cfg.min_height_m, self.cfg.footprint_factor * plane.roughness_m)
         cloud.keep("above the table", plane.height(cloud.points_w) > least_m)
         if capsules is not None:
-            self._check_target(capsules, cloud)
+            if choosing:
+                self._check_target(capsules, cloud)
             cloud.keep("not the robot", ~capsules.contain(cloud.points_w, self.cfg.hand_margin_m))
         pitch_m = self._pitch_m(cloud.points_w, T_world_cam)
         cloud.keep("on surfaces", on_surfaces(cloud.image, cloud.index, MAX_SLOPE * pitch_m))

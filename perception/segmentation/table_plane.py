@@ -100,7 +100,7 @@ def _refit(plane: Plane, points: NDArray[np.float64], tolerance_m: float) -> Pla
             break
         centre = near.mean(1)
         apart = near - centre[:, None]
-        covariance = np.dot(apart, apart.T.conj()) * (1 / (near.shape[1] - 1))  # as np.cov, which means once more
+        covariance = np.dot(apart, apart.T.conj()) * (1 / (near.shape[1] - 1))  # np.cov to the bit, with one mean less
         normal = np.linalg.eigh(covariance)[1][:, 0]
         normal *= np.sign(normal[2]) or 1.0
         residual = np.abs(normal @ near - normal @ centre)

@@ -107,21 +107,23 @@ def follow(earlier_w: NDArray[np.float32], among: LabelledPoints) -> int:
     return int(np.bincount(near).argmax()) if len(near) else 0
 
 
-def read_labels(file: str | Path) -> NDArray[np.int32]:
-    """Return the objects' numbers (rows, columns) of a PNG or NPY file; 0 = none. A mask is number 1.
+def read_labels(name: str | Path) -> NDArray[np.int32]:
+    """Return the objects' numbers (rows, columns) of a PNG or NPY file; 0 = none.
 
-    Raises DamagedFileError or OSError.
+    A mask of truth values is number 1. Raises DamagedFileError or OSError.
     """
-    path = Path(file)
+    path = Path(name)
     try:
         if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)
         else:
             with Image.open(path) as image:
                 values = np.asarray(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: give a PNG or NPY image of the objects' numbers") from None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+    except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for a broken PNG
         raise DamagedFileError(path, "label image", one_line(error, 200)) from error
     if values.ndim != 2 or values.dtype.kind not in "bui":
         raise DamagedFileError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
+from dexgrasp.policies.evaluation.statistics import wilson_interval
 from dexgrasp.sim.clutter import CONTACT_CLASSES, Layout
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.sensors.clutter_images import ClutterImage, make_clutter_image
@@ -149,18 +150,14 @@ def summarise_clutter(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
 
 def show_clutter(summary: dict[str, Any]) -> None:
     """Print the tables of a summary."""
-    table = [["method", "panoptic quality", f"target found (IoU >= {FOUND})"]]
+    table = [["method", "panoptic quality", f"target found (IoU >= {FOUND})", "95 % interval"]]
     targets = [["target", "n", *(f"{what}, {method}" for method in METHODS for what in ("mean IoU", "found"))]]
     for method in METHODS:
         own = summary[method]
-        share = own["scenes_found"] / max(own["targets"], 1)
-        table.append(
-            [
-                method,
-                f"{own['panoptic_quality']:.3f}",
-                f"{own['scenes_found']} of {own['targets']} scenes ({share:.0%})",
-            ]
-        )
+        found, targets_seen = own["scenes_found"], own["targets"]
+        low, high = wilson_interval(found, targets_seen) if targets_seen else (0.0, 1.0)
+        share = f"{found} of {targets_seen} scenes ({found / max(targets_seen, 1):.0%})"
+        table.append([method, f"{own['panoptic_quality']:.3f}", share, f"{100 * low:.0f} - {100 * high:.0f} %"])
     for contact, first in summary["instances"]["by_contact"].items():
         rows = [summary[method]["by_contact"][contact] for method in METHODS]
         numbers = [text for row in rows for text in (f"{row['iou_mean']:.3f}", f"{row['found']:.0%}")]

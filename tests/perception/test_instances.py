@@ -16,7 +16,7 @@ from dexgrasp.perception.segmentation.pipeline import NoObjectError, Segmentatio
 from dexgrasp.perception.segmentation.target import Target, read_labels
 from dexgrasp.policies.benchmarks.clutter_segmentation import matches, middle, panoptic_quality, summarise_clutter
 from dexgrasp.policies.cli.main import main
-from dexgrasp.sim.clutter import AREA_M, draw_clutter
+from dexgrasp.sim.clutter import AREA_M, CONTACT_GAP_M, contact_classes, draw_clutter
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.sensors.synthetic_scenes import cast
@@ -202,6 +202,10 @@ def test_label_images_of_other_sizes_and_kinds_are_refused(tmp_path):
         np.save(file, values)
         with pytest.raises(ValueError, match="damaged or no label image: expected"):
             read_labels(file)
+    with file.open("wb") as archive:
+        np.savez(archive, labels=np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="damaged or no label image"):
+        read_labels(file)
     file.write_bytes(b"no array")
     with pytest.raises(ValueError, match="damaged or no label image"):
         read_labels(file)
@@ -217,6 +221,12 @@ def test_an_object_is_followed_by_its_points_when_the_wanted_pixel_shows_another
     here = first.points_w + np.array([0.1, 0, 0], np.float32)  # as the tracker has it
     found = segmenter(moved, earlier_w=here).mask
     assert (found & (after == 2)).sum() / (found | (after == 2)).sum() > 0.75
+    # a hand at the wanted pixel hides nothing of what is followed
+    hand = Capsules(np.array([[-0.03, 0, 0.0]]), np.array([[-0.03, 0, 0.06]]), np.array([0.04]))
+    held = segmenter(moved, hand, earlier_w=here).mask
+    assert (held & (after == 2)).sum() > 0.5 * (after == 2).sum()
+    with pytest.raises(NoObjectError, match="is the robot: choose an object"):
+        segmenter(moved, hand)
     with pytest.raises(NoObjectError, match="no object is where it was"):
         segmenter(moved, earlier_w=here + np.float32(1))
 
@@ -253,6 +263,18 @@ def test_clutter_rests_in_the_area_and_knows_its_contacts():
         assert np.linalg.norm(one.pos_w[:2]) <= AREA_M and np.linalg.norm(one.quat_w) == pytest.approx(1)
     again = draw_clutter(library, 4, "packed", np.random.default_rng(1))
     assert all(np.array_equal(a.pos_w, b.pos_w) for a, b in zip(packed, again, strict=True))
+
+
+@pytest.mark.parametrize(("axis", "contact"), [((1, 0, 0), "touching"), ((0.8, 0, 0.6), "stacked")])
+def test_objects_within_the_gap_touch_and_a_steep_normal_is_a_stack(axis, contact):
+    for apart_m, expected in ((0.99 * CONTACT_GAP_M, contact), (1.01 * CONTACT_GAP_M, "free")):
+        spec = mujoco.MjSpec()
+        for at in (np.zeros(3), (0.02 + apart_m) * np.array(axis)):
+            body = spec.worldbody.add_body(pos=at)
+            body.add_freejoint()
+            body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(0.01, 0, 0))
+        scene = spec.compile()
+        assert contact_classes(scene, mujoco.MjData(scene), 2) == [expected] * 2
 
 
 def test_the_bench_measures_clutter(tmp_path, capsys):
