@@ -54,13 +54,14 @@ class Run:
         self._handler: logging.Handler | None = None
         self._early = _collect_messages()
         self._is_new = False
+        self._resumes = True
 
     @classmethod
-    def claim(cls, out: str | Path | None, schema: type, anew: bool = False) -> "Run":
+    def claim(cls, out: str | Path | None, schema: type, *, anew: bool = False, resumes: bool = True) -> "Run":
         """Lock the run directory `out` of a command, by default a new one under runs/; write nothing yet.
 
-        `schema`: the command's dataclass. `anew`: move an older run aside. Raises ValueError for a folder that is no
-        run of this command.
+        `schema`: the command's dataclass. `anew`: move an older run aside. `resumes`: the command goes on with a run
+        that was stopped, which an interruption says. Raises ValueError for a folder that is no run of this command.
         """
         kind, held = kind_of_run(schema.__name__), ExitStack()
         folder_kind = FolderKind(
@@ -68,14 +69,18 @@ class Run:
         )
         for path in [Path(out)] if out else _default_paths(kind):
             with suppress(FileExistsError):
-                return cls(held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew)), held)
+                run = cls(held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew)), held)
+                run._resumes = resumes
+                return run
         raise OSError(f"runs/ has no free name for a run of '{output.words_of_kind(kind)}': give out=FOLDER")
 
     @classmethod
-    def open(cls, out: str | Path | None, cfg: Any, *, may_differ: Collection[str] | None = None) -> "Run":
+    def open(
+        cls, out: str | Path | None, cfg: Any, *, may_differ: Collection[str] | None = None, resumes: bool = False
+    ) -> "Run":
         """Claim a run directory and record the configuration `cfg`; see `claim` and `record`."""
         with ExitStack() as failed:
-            run = failed.enter_context(cls.claim(out, type(cfg)))
+            run = failed.enter_context(cls.claim(out, type(cfg), resumes=resumes))
             run.record(cfg, may_differ=may_differ)
             failed.pop_all()
         return run
@@ -144,7 +149,8 @@ class Run:
             if isinstance(error, KeyboardInterrupt):
                 self._note("interrupted")
                 if not error.args or str(error).startswith(KEPT):  # of nested runs the outer one is told of
-                    error.args = (f"{KEPT}; the same command with out={self.path} goes on",)
+                    how = f"; the same command with out={self.path} goes on" if self._resumes else f": {self.path}"
+                    error.args = (KEPT + how,)
             elif error is not None:
                 self._note(f"failed: {type(error).__name__}: {error}")
             if self._is_new and isinstance(error, (ValueError, ImportError)):

@@ -87,7 +87,7 @@ def bench_ablations(cfg: BenchAblationsCfg) -> dict[str, Any]:
     results: dict[str, Any] = {}
     if any(VARIANTS[name].stage == "student" for name in cfg.variants):
         find_compatible_checkpoint(cfg, "teacher")  # before anything is trained
-    with Run.open(cfg.out, cfg) as run:
+    with Run.open(cfg.out, cfg, resumes=True) as run:
         for name in cfg.variants:
             variant = varied(cfg, VARIANTS[name], run.path / name.replace(" ", "_").replace(",", ""))
             train(variant)

@@ -365,9 +365,12 @@ def test_a_sweep_stands_for_its_finished_evaluations(tmp_path):
 def test_an_interruption_names_the_outer_of_nested_runs(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt, match=f"kept; the same command with out={tmp_path / 'outer'} goes on$"),
-        Run.open(tmp_path / "outer", DigCfg()),
+        Run.open(tmp_path / "outer", DigCfg(), resumes=True),
         Run.open(tmp_path / "outer" / "a", DigCfg()),
     ):
+        raise KeyboardInterrupt
+    again = f"^what was finished is kept: {tmp_path / 'begins anew'}$"
+    with pytest.raises(KeyboardInterrupt, match=again), Run.open(tmp_path / "begins anew", DigCfg()):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt, match=r"^stopped after iteration 3$"), Run.open(tmp_path / "own", DigCfg()):
         raise KeyboardInterrupt("stopped after iteration 3")
