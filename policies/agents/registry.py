@@ -142,8 +142,8 @@ def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
         mode, wanted = cfg.task.camera.mode, trained.camera.mode
         raise ValueError(f"camera={mode}, but '{name}' was trained with {wanted}: leave camera out")
     for key, value, wanted in pairs:
-        if key in given:
-            _taken(key, value, wanted, None, name)
+        if key in given and value != wanted:
+            raise _contradiction(key, value, wanted, name)
 
 
 def check_task(name: str, task: GraspTask) -> None:
@@ -196,8 +196,12 @@ def _taken(key: str, given: Any, wanted: Any, default: Any, name: str) -> list[s
     if given == wanted:
         return []
     if given != default:
-        raise ValueError(f"{key}={given}, but '{name}' was trained with {wanted}: leave {key} out")
+        raise _contradiction(key, given, wanted, name)
     return [f"{key}={wanted}"]
+
+
+def _contradiction(key: str, given: Any, wanted: Any, name: str) -> ValueError:
+    return ValueError(f"{key}={given}, but '{name}' was trained with {wanted}: leave {key} out")
 
 
 class Agent(Protocol):

@@ -70,7 +70,7 @@ def play_grasps(cfg: PlayGraspsCfg) -> None:
     with Progress(len(jobs), "play") as progress, closing(run_in_processes(_play, jobs, workers)) as results:
         for job, row in results:
             if isinstance(row, TaskFailure):
-                raise RuntimeError(f"{job.path}: {row.reason}")
+                raise ChildProcessError(f"{job.path}: {row.reason}")
             rows.append(row)
             if out is not None:  # at once: an interrupted run leaves what it has played
                 append_text(out, json.dumps(row) + "\n")

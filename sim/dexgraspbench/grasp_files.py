@@ -28,6 +28,17 @@ STAGES = ("pregrasp_qpos", "grasp_qpos", "squeeze_qpos")
 _NUMPY = {("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numpy", "ndarray"), ("numpy", "dtype")}
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 """Module of arrays in files of NumPy 1 and 2."""
+_DAMAGE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
+"""Errors of an unpickler: of its syntax, and of sizes that the file does not hold."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +97,7 @@ def read_values(path: Path) -> Mapping[str, Any]:
         if shape != () or not kind.hasobject:
             raise ValueError(f"expected one dictionary, got an array of shape {shape} and type {kind}")
         value = _ArrayUnpickler(content).load().item()
-    except (ValueError, pickle.UnpicklingError, EOFError, AttributeError, TypeError, KeyError, IndexError) as error:
+    except _DAMAGE as error:
         raise DamagedFileError(path, KIND, error) from error
     if not isinstance(value, dict):
         raise DamagedFileError(path, KIND, f"expected one dictionary, got {type(value).__name__}")

@@ -109,7 +109,7 @@ def grasp_scene(hand: Path, folder: Path, scale: float, solver: Solver) -> mujoc
 def _add_hand(spec: mujoco.MjSpec, hand: Path) -> None:
     """Add a hand whose outermost frame follows a goal pose by a weld."""
     model = read_model(hand, f"the hand {hand.parent.name}")
-    for element in [*model.keys, *model.sensors, *model.lights, *model.cameras]:
+    for element in [*model.sensors, *model.lights, *model.cameras]:
         model.delete(element)
     root = spec.worldbody.add_body(name="hand")
     root.add_freejoint()

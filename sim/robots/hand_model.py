@@ -134,7 +134,7 @@ def _taken(whole: mujoco.MjSpec, root: str, file: Path) -> mujoco.MjSpec:
     palm.pos, palm.quat, palm.alt.type = [0, 0, 0], [1, 0, 0, 0], _QUAT
     used = {geom.meshname for geom in spec.geoms}
     unused = [mesh for mesh in spec.meshes if mesh.name not in used]
-    for element in [*unused, *spec.sensors, *spec.keys, *spec.lights, *spec.cameras]:
+    for element in [*unused, *spec.sensors, *spec.lights, *spec.cameras]:
         spec.delete(element)
     return spec
 

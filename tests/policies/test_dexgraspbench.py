@@ -154,6 +154,13 @@ class Trap:
         return (os.mkdir, (self.path,))
 
 
+class TooLarge:
+    """Makes an array of 8 PB when it is unpickled."""
+
+    def __reduce__(self):
+        return (np.ndarray, ((10**15,), np.dtype(np.float64)))
+
+
 def test_a_grasp_file_runs_no_code_and_damage_is_told(tmp_path):
     file = tmp_path / "0.npy"
     good = {key: np.append(AT_REST, 0.5) for key in ("pregrasp_qpos", "grasp_qpos", "squeeze_qpos")}
@@ -174,7 +181,10 @@ def test_a_grasp_file_runs_no_code_and_damage_is_told(tmp_path):
         with pytest.raises(DamagedFileError, match=message):
             read_grasp(file)
     assert not (tmp_path / "made").exists()
-    for content in (b"", pickle.dumps(good), b"\x93NUMPY\x01\x00"):
+    np.save(file, np.array({}, dtype=object))
+    head = file.read_bytes().partition(b"\n")[0] + b"\n"
+    sizes = (head + b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f", head + pickle.dumps(TooLarge()))  # which no file holds
+    for content in (b"", pickle.dumps(good), b"\x93NUMPY\x01\x00", *sizes):
         file.write_bytes(content)
         with pytest.raises(DamagedFileError, match=r"0\.npy is damaged or no grasp file of DexGraspBench"):
             read_grasp(file)

@@ -158,7 +158,7 @@ def read_arm_model(file: Path, base: str = "", tip: str = "") -> ArmModel:
 def _read_spec(file: Path) -> mujoco.MjSpec:
     """Return the model without geoms that touch nothing; a model that has no others touches with them."""
     spec = read_model(file, "the arm", visuals=False)
-    for kind in (spec.keys, spec.sensors, spec.lights, spec.cameras):
+    for kind in (spec.sensors, spec.lights, spec.cameras):
         for element in list(kind):
             spec.delete(element)
     if not any(collides(geom) for geom in spec.geoms):

@@ -28,8 +28,9 @@ SEARCH_PATHS = ("AMENT_PREFIX_PATH", "ROS_PACKAGE_PATH")
 def read_model(file: Path, owner: str, visuals: bool = True) -> mujoco.MjSpec:
     """Return the MJCF or URDF of `owner`, such as "the hand 'leap'", as an editable model.
 
-    `visuals`: false leaves out geoms that touch nothing, and their meshes; a model that has no others keeps them.
-    Raises ValueError for a file that is damaged or of another kind, FileNotFoundError where a mesh file is missing.
+    Keyframes are left out. `visuals`: false leaves out geoms that touch nothing, and their meshes; a model that has no
+    others keeps them. Raises ValueError for a file that is damaged or of another kind, FileNotFoundError where a mesh
+    file is missing.
     """
     if kind := foreign_file(file):
         raise ValueError(f"{file}: {kind}")
@@ -188,7 +189,7 @@ def _check_numbers(roots: Sequence[ElementTree.Element]) -> None:
     Limits may be infinite, and names may read like numbers.
     """
     elements = [element for root in roots for element in root.iter()]
-    names = {element.get(key) for element in elements for key in ("name", "class")}
+    names = {element.get(key) for element in elements for key in ("name", "class", "model")}
     for element in elements:
         for key, value in element.attrib.items():
             limit = element.tag in ("limit", "safety_controller") or key.endswith("range")
