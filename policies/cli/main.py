@@ -266,7 +266,10 @@ def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[st
             cfg = preflight.with_policy_config(cfg)
             print(yaml.safe_dump(configs.as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
             return OK
-        status = _resolve(command.function)(cfg)
+        function = _resolve(command.function)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `_interrupt` struck in an import, which swallowed it
+            raise KeyboardInterrupt
+        status = function(cfg)
         return status if isinstance(status, int) else OK
     if "--cfg" in flags:
         raise configs.ConfigError("--cfg prints one configuration: leave out -m, and give each key one value")

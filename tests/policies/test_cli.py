@@ -372,6 +372,18 @@ def test_an_interruption_that_native_code_turned_into_another_error_is_said(walk
     assert capsys.readouterr().err == "dexgrasp walk: interrupted; what was finished is kept\n"
 
 
+def test_an_interruption_that_an_import_swallowed_ends_the_command_before_its_work(walking, monkeypatch, capsys):
+    def swallow(name):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        return lambda cfg: pytest.fail(f"{name} ran")
+
+    monkeypatch.setattr(cli, "_resolve", swallow)
+    assert main(["walk"]) == 130
+    assert capsys.readouterr().err == "dexgrasp walk: interrupted; what was finished is kept\n"
+
+
 def test_sigterm_is_an_interruption(walking, monkeypatch):
     def wait(_):
         os.kill(os.getpid(), signal.SIGTERM)
