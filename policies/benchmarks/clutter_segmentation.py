@@ -55,7 +55,7 @@ def score_image(image: ClutterImage, segment: SegmentationCfg) -> dict[str, Any]
     truth = image.labels[:: segment.stride, :: segment.stride].astype(np.int64)
     least = VISIBLE_PIXELS / segment.stride**2
     visible = [int(number) for number in np.flatnonzero(np.bincount(truth.reshape(-1)) >= least) if number]
-    segmenter = Segmenter(replace(segment, target="nearest"), CAMERA)
+    segmenter = Segmenter(replace(segment, target="nearest", labels=""), CAMERA)
     start_s, error = time.process_time(), ""
     try:
         labels = segmenter.instances(image.frame)
