@@ -29,6 +29,7 @@ NOT_PARSED = {
     r"source \S+": "part of the shell",
     r"python3 -m venv .*": "part of Python",
     r"uvx .*": "installs packages",
+    r"python src/main\.py .*": "program of DexGraspBench, in its own repository",
     r"jupyter lab .*": "opens a browser; the notebook is run by tests/docs/test_examples.py",
     r"openssl .*": "run by tests/policies/test_signature.py",
     r"dexgrasp .* -m": "starts processes of its own; tests/policies/test_sweep.py",
