@@ -30,7 +30,7 @@ REFUSED = [
     ("train out=/proc/run", "out=/proc/run cannot be written"),
     (
         "evaluate policy=student",
-        "no policy 'student'. Did you mean 'allegro/student' or 'leap/student' or 'orca/student'?",
+        "no policy 'student'. Did you mean 'allegro/student' or 'leap/student' or 'orca/student' or 'shadow/student'?",
     ),
     (
         "evaluate policy=ability/student",
