@@ -174,8 +174,10 @@ def opencv_board(board: BoardCfg) -> Any:
         _warn_of_narrow_border(1e3 * border_m, 1e3 * dot_m)
     opencv_log = cv2.utils.logging
     level = opencv_log.setLogLevel(opencv_log.LOG_LEVEL_ERROR)  # else it says that for every image, in its own words
-    made = cv2.aruco.CharucoBoard((board.columns, board.rows), board.square_m, board.marker_m, family)
-    opencv_log.setLogLevel(level)
+    try:
+        made = cv2.aruco.CharucoBoard((board.columns, board.rows), board.square_m, board.marker_m, family)
+    finally:
+        opencv_log.setLogLevel(level)
     made.setLegacyPattern(board.legacy)
     return made
 

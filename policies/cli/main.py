@@ -121,7 +121,7 @@ def _no_such_option(word: str) -> configs.ConfigError:
     known = "--help, --help-all, --cfg and -m"
     how = (
         f"write {word.lstrip('-')}=VALUE"
-        if word.startswith("--") and "=" not in word
+        if len(word) > 2 and word.startswith("--") and "=" not in word
         else "options are written key=value"
     )
     return configs.ConfigError(f"no option '{word}': {how}; flags are {known}")
