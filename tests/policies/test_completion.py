@@ -118,7 +118,7 @@ def test_every_first_word_and_every_key_is_offered():
     )
     offered = candidates(COMMANDS, "dexgrasp train ")
     assert {"seed=", "recipe=", "task.", "config="} <= set(offered) and "task.reward." not in offered
-    assert candidates(COMMANDS, "dexgrasp evaluate policy=s") == ["policy=synergy "]
+    assert candidates(COMMANDS, "dexgrasp evaluate policy=sy") == ["policy=synergy "]
     assert candidates(COMMANDS, "dexgrasp nothing x") == []
 
 
