@@ -97,7 +97,6 @@ class ViewerCfg:
 def run_viewer(cfg: ViewerCfg) -> None:
     """Serve the page until Ctrl-C, or for `frames` frames."""
     torch.set_num_threads(1)
-    print("viewer: starting", flush=True)
     with Page(cfg.host, cfg.port, cfg.speed) as page:
         session = _open_session(cfg, page)
         try:

@@ -279,10 +279,11 @@ def test_a_folder_whose_replacement_was_killed_is_put_back_before_it_is_claimed(
 
 
 def test_a_path_through_a_folder_that_is_missing_creates_only_the_folder_it_leads_to(here):
+    before = set(os.listdir(here))
     with claimed_folder("missing/../run", BOX) as path:
         assert path == here.resolve() / "run"
         (path / "box").touch()
-    assert sorted(os.listdir(here)) == ["bag", "docs", "meshes", "run", "views", "ycb"]
+    assert set(os.listdir(here)) - before == {"run"}
 
 
 def test_a_file_takes_no_place_of_a_folder_and_leftovers_of_its_killed_writers_go(here):
