@@ -45,7 +45,7 @@ class Run:
     As a context manager it closes the log file and gives the folder free at the end, also after an interruption.
     """
 
-    def __init__(self, path: Path, held: ExitStack) -> None:
+    def __init__(self, path: Path, held: ExitStack, resumes: bool = False) -> None:
         self.path = path
         """The run directory."""
         self.facts: dict[str, Any] = {}
@@ -54,7 +54,7 @@ class Run:
         self._handler: logging.Handler | None = None
         self._early = _collect_messages()
         self._is_new = False
-        self._resumes = True
+        self._resumes = resumes
 
     @classmethod
     def claim(cls, out: str | Path | None, schema: type, *, anew: bool = False, resumes: bool = True) -> "Run":
@@ -69,9 +69,8 @@ class Run:
         )
         for path in [Path(out)] if out else _default_paths(kind):
             with suppress(FileExistsError):
-                run = cls(held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew)), held)
-                run._resumes = resumes
-                return run
+                folder = held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew))
+                return cls(folder, held, resumes)
         raise OSError(f"runs/ has no free name for a run of '{output.words_of_kind(kind)}': give out=FOLDER")
 
     @classmethod

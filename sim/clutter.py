@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
+from dexgrasp.sim.objects.resting_poses import add_free_object
 from dexgrasp.sim.scene import GRAVITY_M_S2, jacobian_form
 
 Layout = Literal["spread", "packed", "piled"]
@@ -144,15 +145,15 @@ def _physics(models: Sequence[ObjectModel]) -> mujoco.MjModel:
     surface = {"solref": [0.01, 1], "solimp": [0.95, 0.99, 0.001, 0.5, 2], "friction": [0.3, 0.01, 0.001], "condim": 4}
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1], **surface)
     for number, obj in enumerate(models):
-        body = spec.worldbody.add_body(name=f"object{number}")
-        body.add_freejoint().damping = [0.02 * obj.mass, 0, 0]
-        body.explicitinertial, body.mass, body.ipos = True, obj.mass, [0, 0, 0]
-        inertia = obj.inertia
-        body.fullinertia = [*np.diag(inertia), inertia[0, 1], inertia[0, 2], inertia[1, 2]]
-        for k, points in enumerate(obj.pieces):
-            mesh = f"piece{number}_{k}"
-            spec.add_mesh(name=mesh, uservert=np.asarray(points, float).ravel())
-            body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, **surface)
+        add_free_object(
+            spec,
+            f"object{number}",
+            obj.pieces,
+            mass=obj.mass,
+            inertia=obj.inertia,
+            damping=0.02 * obj.mass,
+            contact=surface,
+        )
     return spec.compile()
 
 

@@ -17,7 +17,7 @@ from dexgrasp.policies.evaluation.statistics import wilson_interval
 from dexgrasp.sim.clutter import CONTACT_CLASSES, Layout
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.sensors.clutter_images import ClutterImage, make_clutter_image
-from dexgrasp.sim.sensors.synthetic_scenes import CAMERA
+from dexgrasp.sim.sensors.synthetic_scenes import CAMERA, iou
 from dexgrasp.utils.progress import Progress
 from dexgrasp.utils.text import print_table
 
@@ -86,11 +86,6 @@ def middle(mask: NDArray[np.bool_]) -> tuple[int, int]:
     distance = np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), mask.shape)
     return int(row), int(column)
-
-
-def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the intersection over union of two masks; 0 where both are empty."""
-    return float((found & truth).sum() / max(1, (found | truth).sum()))
 
 
 def matches(labels: NDArray[Any], truth: NDArray[Any], least: float) -> dict[str, float]:

@@ -55,25 +55,26 @@ class BenchSegmentationCfg:
 
 def bench_segmentation(cfg: BenchSegmentationCfg) -> None:
     """Measure the quality, print the table, write RUN/segmentation.json with every scene."""
+    clutter = cfg.scene == "clutter"
     with Run.open(cfg.out, cfg) as run:
-        if cfg.scene == "clutter":
-            _bench_clutter(cfg, run)
-            return
-        results = measure(cfg)
-        rows = [summarise(kind, results[kind]) for kind in cfg.kinds if results[kind]]
-        rows.append(summarise("all", [result for kind in cfg.kinds for result in results[kind]]))
-        write_json(run.file("segmentation.json"), {"table": rows, "scenes": results, "facts": run.facts})
-        _show(rows)
+        table, scenes = _clutter(cfg) if clutter else _single_objects(cfg)
+        write_json(run.file("segmentation.json"), {"table": table, "scenes": scenes, "facts": run.facts})
+        show_clutter(table) if clutter else _show(table)
         print(f"segmentation: {run.path / 'segmentation.json'}")
 
 
-def _bench_clutter(cfg: BenchSegmentationCfg, run: Run) -> None:
+def _single_objects(cfg: BenchSegmentationCfg) -> tuple[Any, Any]:
+    """Return the table, and the rows of all images, of scenes with one object."""
+    results = measure(cfg)
+    rows = [summarise(kind, results[kind]) for kind in cfg.kinds if results[kind]]
+    return [*rows, summarise("all", [result for kind in cfg.kinds for result in results[kind]])], results
+
+
+def _clutter(cfg: BenchSegmentationCfg) -> tuple[Any, Any]:
+    """Return the table, and the rows of all images, of scenes with several objects."""
     library = open_library(cfg.objects)
     rows = measure_clutter(library, cfg.segment, scenes=cfg.scenes, layouts=cfg.layouts, count=cfg.count, seed=cfg.seed)
-    summary = summarise_clutter(rows, cfg.seed)
-    write_json(run.file("segmentation.json"), {"table": summary, "scenes": rows, "facts": run.facts})
-    show_clutter(summary)
-    print(f"segmentation: {run.path / 'segmentation.json'}")
+    return summarise_clutter(rows, cfg.seed), rows
 
 
 def measure(cfg: BenchSegmentationCfg) -> dict[str, list[dict[str, Any]]]:

@@ -22,15 +22,19 @@ class PolicyNotFoundError(FileNotFoundError):
         `stage`: stage of the shipped policies that fit; empty: any.
         """
         path, names = place(name), [*also, *(known for known in assets.policies() if known.endswith(stage))]
-        hand = name.rpartition("/")[0]
-        similar = [known for known in names if known.endswith(f"/{name}")]
-        hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else did_you_mean(name, names)
-        if hand in assets.names("hands") and not any(known.startswith(f"{hand}/") for known in names):
-            hint = f" No policy is shipped for the hand {hand}: train one (make train HAND={hand})."
-        what = f"no policy '{name}'.{hint}"
+        what = f"no policy '{name}'.{_hint(name, names)}"
         if path.exists():
             what = _what_it_trains(path) or f"{path} holds no such policy."
         super().__init__(f"{key}: {what} Expected {', '.join(names)}, or the path of {expected}")
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    """Return a sentence with what may have been meant, one of `names`; empty where nothing is like it."""
+    hand = name.rpartition("/")[0]
+    if hand in assets.names("hands") and hand not in assets.names("policies"):
+        return f" No policy is shipped for the hand {hand}: train one (make train HAND={hand})."
+    similar = [known for known in names if known.endswith(f"/{name}")]
+    return f" Did you mean {' or '.join(map(repr, similar))}?" if similar else did_you_mean(name, names)
 
 
 def _what_it_trains(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Self
 import mujoco
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.transforms import compose, invert, quat_from_matrix
 from dexgrasp.sim.robots.hand import HandSpec
@@ -89,8 +90,7 @@ def _fit(
     """Return position (3,) and rotation (3, 3) that carry places and axes here to those of the MJCF."""
     middles = [places.mean(axis=0) for places, _ in (ours, theirs)]
     here, there = (np.concatenate([p - m, AXIS_M * a]) for (p, a), m in zip((ours, theirs), middles, strict=True))
-    left, _, right = np.linalg.svd(there.T @ here)
-    rotation = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    rotation = Rotation.align_vectors(there, here)[0].as_matrix()
     pos = middles[1] - rotation @ middles[0]
     apart_m = np.linalg.norm(ours[0] @ rotation.T + pos - theirs[0], axis=1).max()
     apart_rad = np.linalg.norm(ours[1] @ rotation.T - theirs[1], axis=1).max()

@@ -6,6 +6,8 @@ pose.  Each pose is then simulated with the very pieces that the task uses; what
 """
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -113,17 +115,33 @@ def object_on_table(pieces: np.ndarray, mass: float, inertia: np.ndarray) -> muj
     option.cone, option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 3
     surface = {"solref": [0.01, 1], "solimp": [0.95, 0.99, 0.001, 0.5, 2], "friction": [1, 0.01, 0.0005]}
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1], contype=1, conaffinity=0, **surface)
-    body = spec.worldbody.add_body(name="object")
-    joint = body.add_freejoint()
-    joint.damping = [FREE_DAMPING, 0, 0]
+    contact = {"contype": 0, "conaffinity": 1, "condim": 3, **surface}
+    add_free_object(spec, "object", pieces, mass=mass, inertia=inertia, damping=FREE_DAMPING, contact=contact)
+    return spec.compile()
+
+
+def add_free_object(
+    spec: mujoco.MjSpec,
+    name: str,
+    pieces: np.ndarray,
+    *,
+    mass: float,
+    inertia: np.ndarray,
+    damping: float,
+    contact: Mapping[str, Any],
+) -> None:
+    """Add a free body of convex pieces (p, n, 3) with its origin at the centre of mass.
+
+    `contact`: attributes of its geoms.
+    """
+    body = spec.worldbody.add_body(name=name)
+    body.add_freejoint().damping = [damping, 0, 0]
     body.explicitinertial, body.mass, body.ipos = True, mass, [0, 0, 0]
     body.fullinertia = [*np.diag(inertia), inertia[0, 1], inertia[0, 2], inertia[1, 2]]
     for k, points in enumerate(pieces):
-        spec.add_mesh(name=f"piece{k}", uservert=np.asarray(points, float).ravel())
-        body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_MESH, meshname=f"piece{k}", contype=0, conaffinity=1, condim=3, **surface
-        )
-    return spec.compile()
+        mesh = f"{name}_piece{k}"
+        spec.add_mesh(name=mesh, uservert=np.asarray(points, float).ravel())
+        body.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, **contact)
 
 
 def rotation_angle_rad(quat_a: np.ndarray, quat_b: np.ndarray) -> float:

@@ -103,7 +103,11 @@ def overlap(found: NDArray[np.bool_], labels: NDArray[np.int8]) -> float:
     `found`, `labels`: (rows, columns); the object is the one that they overlap most.
     """
     common = np.bincount(labels[found & (labels > 0)], minlength=2)
-    truth = labels == max(1, int(common.argmax()))
+    return iou(found, labels == max(1, int(common.argmax())))
+
+
+def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Return the intersection over union of two masks; 0 where both are empty."""
     return float((found & truth).sum() / max(1, (found | truth).sum()))
 
 
