@@ -117,7 +117,7 @@ def _play_all(jobs: Sequence[_Job], cfg: PlayGraspsCfg, file: Path) -> Iterator[
         closing(run_in_processes(_play, jobs, cfg.num_threads or available_cores())) as results,
     ):
         for job, found in results:
-            row = {"error": f"{job.path}: {found.reason}"} if isinstance(found, TaskFailure) else found
+            row: dict[str, Any] = {"error": f"{job.path}: {found.reason}"} if isinstance(found, TaskFailure) else found
             if "error" not in row:  # at once: an interrupted run goes on after what it has played
                 append_text(file, json.dumps(row) + "\n")
             done += row.get("success", False)
