@@ -34,7 +34,7 @@ class EvaluateCfg:
     side: Literal["right", "left"] = "right"
     """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """Mount of the hand: floating, or an arm: ur5e, a folder, an arm.yaml, an MJCF or a URDF."""
+    """Mount: floating, or an arm: ur5e, a folder, an arm.yaml, an MJCF or a URDF."""
     trials: NumTrials = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
