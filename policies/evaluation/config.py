@@ -68,6 +68,8 @@ class EvaluateCfg:
     def __post_init__(self) -> None:
         if self.cluster and self.engine != "cpu":
             raise ValueError("cluster spreads trials over processors: with engine=warp leave cluster out")
+        if self.cluster and self.task.scene.is_clutter:
+            raise ValueError("cluster runs single objects: leave cluster out, or take scene=single")
 
     def disturbances(self) -> list[str]:
         """Return the names of the disturbances to run, in order."""

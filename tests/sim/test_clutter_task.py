@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dexgrasp.perception.transforms import quat_rotate
+from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.neighbours import count_neighbours, neighbour_rows
 from dexgrasp.sim.clutter import draw_around
 from dexgrasp.sim.engine.base import Neighbours
@@ -250,6 +251,8 @@ def test_counts_by_contact_worked_by_hand():
 def test_what_cannot_be_is_refused_in_one_line(household, allegro, balanced):
     with pytest.raises(ValueError, match="engine=warp does not hold clutter yet: use engine=cpu"):
         GraspTask(SPREAD, allegro, household, balanced, 1, engine="warp")
+    with pytest.raises(ValueError, match="cluster runs single objects: leave cluster out"):
+        EvaluateCfg(cluster="local", task=SPREAD)
     few = SceneCfg(name="clutter", objects=(3, 8))
     with pytest.raises(ValueError, match=r"has 4 objects, .* set task.scene.objects=\[3,4\]"):
         ClutterScenes(few, household)
