@@ -68,6 +68,28 @@ def draw_clutter(library: ObjectLibrary, count: int, layout: Layout, rng: np.ran
     raise ValueError(f"{count} objects of {library.spec} found no rest within {AREA_M} m in {TRIES} tries ({layout})")
 
 
+def draw_around(
+    wanted: ObjectModel, library: ObjectLibrary, count: tuple[int, int], layout: Layout, rng: np.random.Generator
+) -> list[PlacedObject]:
+    """Return an object and others of its library at rest on the table z = 0, the wanted one first.
+
+    Their number is drawn from the range `count`, which includes the wanted one; where so many find no room or rest,
+    there are fewer of them. The state of `rng` decides the scene. Raises ValueError where not even the least number
+    finds rest.
+    """
+    others = [name for name in library.names if name != wanted.name]
+    for number in range(int(rng.integers(count[0], count[1] + 1)), count[0] - 1, -1):
+        for _ in range(TRIES):
+            names = [others[int(i)] for i in rng.choice(len(others), number - 1, replace=False)]
+            models = sorted([wanted, *(library[name] for name in names)], key=lambda model: -float(model.extents.max()))
+            if placed := settle(models, layout, rng):
+                return sorted(placed, key=lambda one: one.model is not wanted)
+    raise ValueError(
+        f"{wanted.name} and {count[0] - 1} other objects of {library.spec} found no rest within {AREA_M} m in {TRIES} "
+        f"tries ({layout}): ask for fewer with task.scene.objects"
+    )
+
+
 def settle(models: Sequence[ObjectModel], layout: Layout, rng: np.random.Generator) -> list[PlacedObject] | None:
     """Return the objects at rest, or None where that fails.
 

@@ -1,4 +1,4 @@
-"""Scene as one MuJoCo model: mount, hand, table and object.
+"""Scene as one MuJoCo model: mount, hand, table, object, and other objects around it.
 
 Models of different objects share one memory layout, so that one batch can give each environment its own object.
 Equal layout needs (measured on MuJoCo 4.0.0): the same number of object geoms, all of them meshes of the same vertex
@@ -7,7 +7,7 @@ always fills `slots` geoms; those it does not need hold a tiny ball that is swit
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -26,6 +26,18 @@ NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION = 0.8, 0.3
 """Sliding friction of an object against the hand, the published method's evaluation value, and on the table."""
 
 GRAVITY_M_S2 = 9.81
+
+OBJECT_BODY, NEIGHBOUR = "object", "neighbour_"
+"""Body of the wanted object, and the start of the names of the others."""
+
+OBJECT_RGB, NEIGHBOUR_RGB = (0.85, 0.45, 0.25), (0.45, 0.58, 0.66)
+"""Colours of the objects' pieces."""
+
+PARKED_M = 1.0
+"""Depth below the table at which the body of a missing neighbour lies."""
+
+PARKED_DAMPING = 1e6
+"""Damping of such a body: it sinks by some micrometres per second [N s/m, N m s/rad]."""
 
 HAND_FRICTION = 0.1
 """Below every object's friction, so that MuJoCo's maximum rule lets the object decide."""
@@ -82,16 +94,19 @@ def build_model(
     slots: int,
     turn: Turn = "geodesic",
     visuals: bool = True,
+    neighbours: Sequence[ObjectModel | None] = (),
 ) -> mujoco.MjModel:
     """Return a compiled scene with `obj` in a layout of `slots` convex pieces.
 
-    World z up, table plane z = 0.
+    World z up, table plane z = 0. `neighbours`: other objects, each in a layout of as many pieces; in place of None
+    stands a body without contacts that hardly moves.
 
     `turn`: see `dexgrasp.sim.robots.mount.attach`. `visuals`: keep the visual geoms of hand and arm. Without
     them, which saves memory and time, colliders are seen.
     """
-    if len(obj.pieces) > slots:
-        raise ValueError(f"object '{obj.name}' has {len(obj.pieces)} convex pieces, the scene only {slots} slots")
+    for one in (obj, *neighbours):
+        if one is not None and len(one.pieces) > slots:
+            raise ValueError(f"object '{one.name}' has {len(one.pieces)} convex pieces, the scene only {slots} slots")
     spec = mujoco.MjSpec()
     _set_options(spec, physics)
     _add_table(spec, physics)
@@ -106,14 +121,31 @@ def build_model(
     for body in spec.worldbody.bodies:
         for geom in _colliders(body) if body.name != "palm" else ():  # of an arm
             _set_contact(geom, physics, 0, OBJECT | TABLE, HAND_FRICTION)
+    for number, one in enumerate(neighbours):
+        _add_object(spec, one or obj, physics, slots, f"{NEIGHBOUR}{number}", with_pieces=one is not None)
     _add_object(spec, obj, physics, slots)
     _add_sensors(spec, hand)
     model = spec.compile()
-    unused = [model.geom(f"object_{i}").id for i in range(len(obj.pieces), slots)]
-    model.geom_contype[unused] = 0
-    model.geom_conaffinity[unused] = 0
+    _switch_off(model, OBJECT_BODY, range(len(obj.pieces), slots))
+    for number, one in enumerate(neighbours):
+        name = f"{NEIGHBOUR}{number}"
+        _switch_off(model, name, range(0 if one is None else len(one.pieces), slots))
+        if one is None:
+            model.dof_damping[model.joint(name).dofadr[0] + np.arange(6)] = PARKED_DAMPING
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
+
+
+def _switch_off(model: mujoco.MjModel, body: str, pieces: Iterable[int]) -> None:
+    """Switch off the contacts of pieces that an object does not have."""
+    unused = [model.geom(f"{body}_{i}").id for i in pieces]
+    model.geom_contype[unused] = model.geom_conaffinity[unused] = 0
+
+
+def object_bodies(model: mujoco.MjModel) -> list[int]:
+    """Return the bodies of all objects in a scene, that of the wanted object last."""
+    names = [model.body(i).name for i in range(model.nbody)]
+    return [i for i, name in enumerate(names) if name == OBJECT_BODY or name.startswith(NEIGHBOUR)]
 
 
 def build_object(obj: ObjectModel, physics: PhysicsCfg) -> mujoco.MjModel:
@@ -192,21 +224,31 @@ def _add_table(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
     spec.worldbody.add_light(pos=[0.5, -0.6, 1.6], dir=[-0.3, 0.35, -0.9], diffuse=[0.6, 0.6, 0.6])
 
 
-def _add_object(spec: mujoco.MjSpec, obj: ObjectModel, physics: PhysicsCfg, slots: int) -> None:
-    body = spec.worldbody.add_body(name="object", pos=[0, 0, 1])
-    body.add_joint(name="object", type=mujoco.mjtJoint.mjJNT_FREE, damping=[0.001, 0, 0])  # stops endless rolling
+def _add_object(
+    spec: mujoco.MjSpec,
+    obj: ObjectModel,
+    physics: PhysicsCfg,
+    slots: int,
+    name: str = OBJECT_BODY,
+    with_pieces: bool = True,
+) -> None:
+    """Add an object as the body `name`; without its pieces it has mass alone."""
+    wanted = name == OBJECT_BODY
+    body = spec.worldbody.add_body(name=name, pos=[0, 0, 1])
+    body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE, damping=[0.001, 0, 0])  # stops endless rolling
     _set_inertia(body, obj)
     filler = fibonacci_sphere(obj.pieces.shape[1]) * 1e-3
     for i in range(slots):
-        used = i < len(obj.pieces)
-        spec.add_mesh(name=f"piece_{i}", uservert=(obj.pieces[i] if used else filler).astype(np.float64).ravel())
+        used = with_pieces and i < len(obj.pieces)
+        mesh = f"piece_{i}" if wanted else f"{name}_piece_{i}"
+        spec.add_mesh(name=mesh, uservert=(obj.pieces[i] if used else filler).astype(np.float64).ravel())
         geom = body.add_geom(
-            name=f"object_{i}",
+            name=f"{name}_{i}",
             type=mujoco.mjtGeom.mjGEOM_MESH,
-            meshname=f"piece_{i}",
-            rgba=[0.85, 0.45, 0.25, 1.0 if used else 0.0],
+            meshname=mesh,
+            rgba=[*(OBJECT_RGB if wanted else NEIGHBOUR_RGB), 1.0 if used else 0.0],
         )
-        _set_contact(geom, physics, OBJECT, TABLE, NOMINAL_FRICTION)
+        _set_contact(geom, physics, OBJECT, TABLE if wanted else TABLE | OBJECT, NOMINAL_FRICTION)
 
 
 def _set_inertia(body: "mujoco.MjsBody", obj: ObjectModel) -> None:
@@ -271,31 +313,38 @@ class ModelPool:
         mount: str = "floating",
         budget_bytes: int = 2 << 30,
         rendered: bool = False,
+        neighbours: int = 0,
     ) -> None:
+        """`neighbours`: bodies for other objects on the table, in every model."""
+        self.neighbours = neighbours
         self.hand, self.library, self.physics, self.mount = hand, library, physics, mount
         self.slots = library.most_pieces
         self.budget_bytes = budget_bytes
         self._visuals: bool | None = True if rendered else None  # None: the size of the first model decides
-        self._models: OrderedDict[tuple[str, float], mujoco.MjModel] = OrderedDict()
+        self._models: OrderedDict[tuple[str, float, tuple[str, ...]], mujoco.MjModel] = OrderedDict()
 
-    def get(self, name: str, size: float = 1.0) -> mujoco.MjModel:
-        """Return the model with that object, all its lengths multiplied by `size`."""
-        key = (name, size)
+    def get(self, name: str, size: float = 1.0, neighbours: tuple[str, ...] = ()) -> mujoco.MjModel:
+        """Return the model of an object, all its lengths multiplied by `size`, among `neighbours` by name."""
+        key = (name, size, neighbours)
         model = self._models.pop(key, None)
         if model is None:
-            model = self._build(self.library[name].scaled(size))
+            others = [self.library[other] if other else None for other in neighbours]
+            others += [None] * (self.neighbours - len(others))
+            model = self._build(self.library[name].scaled(size), others)
         self._models[key] = model
         while len(self._models) * model_bytes(model) > self.budget_bytes and len(self._models) > 1:
             self._models.popitem(last=False)
         return model
 
-    def _build(self, obj: ObjectModel) -> mujoco.MjModel:
+    def _build(self, obj: ObjectModel, neighbours: Sequence[ObjectModel | None]) -> mujoco.MjModel:
         visuals = self._visuals in (True, None)
-        model = build_model(self.hand, obj, self.physics, self.mount, self.slots, visuals=visuals)
+        model = build_model(
+            self.hand, obj, self.physics, self.mount, self.slots, visuals=visuals, neighbours=neighbours
+        )
         if self._visuals is None:
             fits = model_bytes(model) * len(self.library) <= self.budget_bytes
             self._visuals = fits or not _has_visuals(model)
-            return model if self._visuals else self._build(obj)
+            return model if self._visuals else self._build(obj, neighbours)
         return model
 
     def __getitem__(self, name: str) -> mujoco.MjModel:

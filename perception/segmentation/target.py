@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from scipy.spatial import KDTree
 
 from dexgrasp.utils.readers import DamagedFileError
@@ -105,6 +106,13 @@ def follow(earlier_w: NDArray[np.float32], among: LabelledPoints) -> int:
     away, _ = tree.query(among.points_w[:, known].T, distance_upper_bound=FOLLOW_REACH_M)
     near = among.labels[known][np.isfinite(away)]
     return int(np.bincount(near).argmax()) if len(near) else 0
+
+
+def middle(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the (row, column) in a mask that is farthest from its outline: where one would click."""
+    distance = np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(distance.argmax()), mask.shape)
+    return int(row), int(column)
 
 
 def read_labels(name: str | Path) -> NDArray[np.int32]:

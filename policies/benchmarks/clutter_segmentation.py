@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
+from dexgrasp.perception.segmentation.target import middle
 from dexgrasp.policies.evaluation.statistics import wilson_interval
 from dexgrasp.sim.clutter import CONTACT_CLASSES, Layout
 from dexgrasp.sim.objects import ObjectLibrary
@@ -79,13 +79,6 @@ def score_image(image: ClutterImage, segment: SegmentationCfg) -> dict[str, Any]
         "ms": ms,
         "error": error,
     }
-
-
-def middle(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the (row, column) in a mask that is farthest from its outline: where one would click."""
-    distance = np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(distance.argmax()), mask.shape)
-    return int(row), int(column)
 
 
 def matches(labels: NDArray[Any], truth: NDArray[Any], least: float) -> dict[str, float]:

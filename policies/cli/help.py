@@ -16,7 +16,7 @@ SECTIONS = {
     "Robot and objects": "hand arm side mount objects validation_objects library source meshes test n split families",
     "Trials": "trials disturbances attempts videos trial",
     "Training": "iterations time_limit_min tracker",
-    "Task and physics": "task camera randomization physics disturbance",
+    "Task and physics": "task scene camera randomization physics disturbance",
     "Run": "out seed num_envs num_threads engine cluster plugins workers",
 }
 """Sections of a command's help, and their keys in order; other keys form the section `Options`."""

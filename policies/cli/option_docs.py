@@ -20,6 +20,7 @@ REQUIRED = "(required)"
 
 
 GROUP_MEANING = {
+    "scene": "Objects on the table",
     "camera": "Points of the object that a student observes",
     "physics": "Physics preset, accurate or fast",
     "randomization": "Domain randomisation",

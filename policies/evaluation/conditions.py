@@ -38,10 +38,11 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
     return {
         "policy": config["policy"],
         "objects": f"{config['objects']} ({objects} in these trials)",
+        **({"scene": scene_in_words(config)} if config["task"]["scene"]["name"] != "single" else {}),
         "hand": f"{config['hand']} ({config['side']}), {config['mount']}",
         "camera": _camera(task["camera"]),
         "camera errors": _camera_errors(task["camera"]),
-        "perception": _perception(task["camera"]),
+        "perception": _perception(task),
         "start noise": start_noise(config),
         "randomization": preset_name(task["randomization"], "randomization", RandomizationCfg),
         "disturbance": disturbance_in_words(config),
@@ -195,7 +196,18 @@ def _camera_errors(camera: Config) -> str:
     return ", ".join(text.format(camera[key]) for key, text in parts.items() if camera[key]) or NO_ERRORS
 
 
-def _perception(camera: Config) -> str:
-    if camera["model"] == "rendered":
-        return "rendered depth images, segmented by the pipeline of the robot"
-    return "simulated points of the visible surface"
+def scene_in_words(config: Config) -> str:
+    """Return what stands on the table: "clutter of 3 to 8 objects, packed"."""
+    scene = config["task"]["scene"]
+    if scene["name"] == "single":
+        return "one object"
+    least, most = scene["objects"]
+    return f"clutter of {least if least == most else f'{least} to {most}'} objects, {scene['layout']}"
+
+
+def _perception(task: Config) -> str:
+    clutter = task["scene"]["name"] == "clutter"
+    if task["camera"]["model"] == "rendered":
+        told = "; the wanted object is pointed at in the first frame of an attempt, then followed" if clutter else ""
+        return f"rendered depth images, segmented by the pipeline of the robot{told}"
+    return "simulated points of the visible surface" + ("; the wanted object's are known by truth" if clutter else "")

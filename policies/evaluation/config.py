@@ -34,7 +34,7 @@ class EvaluateCfg:
     side: Literal["right", "left"] = "right"
     """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """Mount of the hand: floating, or an arm: ur5e, a folder, an arm.yaml, an MJCF or a URDF."""
+    """Mount: floating, or an arm: ur5e, a folder, an arm.yaml, an MJCF or a URDF."""
     trials: NumTrials = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
@@ -68,6 +68,8 @@ class EvaluateCfg:
     def __post_init__(self) -> None:
         if self.cluster and self.engine != "cpu":
             raise ValueError("cluster spreads trials over processors: with engine=warp leave cluster out")
+        if self.cluster and self.task.scene.is_clutter:
+            raise ValueError("cluster runs single objects: leave cluster out, or take scene=single")
 
     def disturbances(self) -> list[str]:
         """Return the names of the disturbances to run, in order."""

@@ -30,6 +30,7 @@ from dexgrasp.policies.evaluation import html_report, ray_backend, videos
 from dexgrasp.policies.evaluation.conditions import camera_errors_note
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import BlockProgress, play
+from dexgrasp.policies.evaluation.neighbours import count_neighbours
 from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
 from dexgrasp.policies.evaluation.summary import print_scoreboard
 from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, log_resumed, starts_of_trials
@@ -226,7 +227,9 @@ def diagnostics(
     Statistics over all trials [m], the objects, those of `object_facts`, and the code, that of `code_of_trials`.
     """
     at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
+    neighbours = count_neighbours(outcomes)
     return {
+        **({"neighbours": neighbours} if neighbours else {}),
         "at_first_attempt": {
             name: at_once[name] for name in dict.fromkeys(outcome.disturbance for outcome in outcomes)
         },

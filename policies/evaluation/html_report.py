@@ -20,6 +20,7 @@ from PIL import Image
 
 from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.policies.evaluation.conditions import conditions, repeat_command, success_definition
+from dexgrasp.policies.evaluation.neighbours import HEAD, neighbour_rows
 from dexgrasp.policies.evaluation.statistics import FEW, pool, wilson_interval
 from dexgrasp.policies.evaluation.summary import code_in_words, warnings
 from dexgrasp.policies.run_directory import read_facts
@@ -155,6 +156,8 @@ def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequ
         "endings": _endings(result),
         "disturbances": _by_disturbance(result),
         "first_attempts": _by_disturbance(result, notes["at_first_attempt"]),
+        "neighbour_head": HEAD,
+        "neighbour_rows": neighbour_rows(notes["neighbours"]) if "neighbours" in notes else [],
         "cards": cards,
         "no_cards": no_cards,
         "objects": objects[:MOST_OBJECTS],

@@ -35,6 +35,12 @@ def success_summary(successes: int, trials: int) -> dict[str, Any]:
     }
 
 
+def rate_with_interval(row: Mapping[str, Any]) -> str:
+    """Return the success rate and its 95 % interval of a `success_summary`: "96.0 % (92.3 – 98.0)"."""
+    low, high = row["wilson95"]
+    return f"{100 * row['success_rate']:.1f} % ({100 * low:.1f} – {100 * high:.1f})"
+
+
 def count_by(names: Iterable[str], flags: Iterable[bool]) -> dict[str, dict[str, int]]:
     """Return {name: {successes, trials}}, sorted by name, from one name and one success flag per trial."""
     counts: dict[str, dict[str, int]] = {}

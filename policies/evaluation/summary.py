@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dexgrasp.policies.evaluation.conditions import camera_errors_note, preset_name, start_noise
-from dexgrasp.policies.evaluation.statistics import FEW, pool, success_summary
+from dexgrasp.policies.evaluation.neighbours import HEAD, neighbour_rows
+from dexgrasp.policies.evaluation.statistics import FEW, pool, rate_with_interval, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.utils.text import counted, print_table
 
@@ -27,6 +28,8 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any]) -> Non
         table.append((name, str(row["trials"]), rate_with_interval(first), rate_with_interval(row)))
     title = f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'"
     print_table(table, f"{title}\nstart noise: {start_noise(config)}")
+    if neighbours := notes.get("neighbours"):
+        print_table([HEAD, *neighbour_rows(neighbours)])
     _print_families(result, notes)
     for name, text in _facts(result, notes).items():
         print(f"{name:13}  {text}")
@@ -88,12 +91,6 @@ def code_in_words(code: Mapping[str, Any]) -> str:
 
 def _physics(config: Mapping[str, Any]) -> str:
     return preset_name(config["physics"], "physics", PhysicsCfg)
-
-
-def rate_with_interval(row: Mapping[str, Any]) -> str:
-    """Return the success rate and its 95 % interval of a `success_summary`: "96.0 % (92.3 – 98.0)"."""
-    low, high = row["wilson95"]
-    return f"{100 * row['success_rate']:.1f} % ({100 * low:.1f} – {100 * high:.1f})"
 
 
 def percent(successes: int, trials: int) -> str:

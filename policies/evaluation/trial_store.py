@@ -36,6 +36,11 @@ COLUMNS = {
     "penetration_m": "double",
     "attempts": "int16",
     "opposed_share": "double",
+    "contact": "string",
+    "neighbours": "int16",
+    "neighbours_moved": "int16",
+    "neighbours_toppled": "int16",
+    "neighbours_fallen": "int16",
     "seed": "int64",
     "block_s": "double",
     "worker": "string",
@@ -47,8 +52,10 @@ pose), block_s (duration of the trial's block, with models and policy [s]), work
 
 FIELDS = tuple(item.name for item in fields(Outcome))
 TYPES = {item.name: item.type for item in fields(Outcome)}
-LATER = ("attempts", "opposed_share")
-"""Fields of `Outcome` that trials of earlier versions lack; without opposed_share they stay valid."""
+OF_CLUTTER = ("contact", "neighbours", "neighbours_moved", "neighbours_toppled", "neighbours_fallen")
+"""Fields of `Outcome` that are left out of trials whose object stands alone."""
+LATER = ("attempts", "opposed_share", *OF_CLUTTER)
+"""Fields of `Outcome` that trials of earlier versions lack; only without attempts they are not valid."""
 Row = dict[str, Any]
 """One trial: the fields of `Outcome`; for Parquet also other COLUMNS."""
 
@@ -209,7 +216,7 @@ class ParquetStore:
         outcomes: list[Outcome] = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
-                known = set(pq.read_schema(path).names) | set(FIELDS) - {"opposed_share"}
+                known = set(pq.read_schema(path).names) | set(FIELDS) - {"opposed_share", *OF_CLUTTER}
                 rows = pq.read_table(path, columns=[name for name in FIELDS if name in known]).to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{path} is damaged ({error}): remove it, its trials are then run again") from error
@@ -305,7 +312,8 @@ def _one_nan(row: Row) -> Row:
 
 def _to_line(row: Row) -> str:
     """Return one line of trials.jsonl; numbers that are not finite become null."""
-    plain = {key: None if isinstance(row[key], float) and not math.isfinite(row[key]) else row[key] for key in FIELDS}
+    keys = FIELDS if row["contact"] else [key for key in FIELDS if key not in OF_CLUTTER]
+    plain = {key: None if isinstance(row[key], float) and not math.isfinite(row[key]) else row[key] for key in keys}
     return json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, power_share
 from dexgrasp.policies.agents.registry import ZeroAgent
 from dexgrasp.policies.evaluation.episodes import play
-from dexgrasp.policies.evaluation.statistics import success_summary
-from dexgrasp.policies.evaluation.summary import rate_with_interval
+from dexgrasp.policies.evaluation.statistics import rate_with_interval, success_summary
 from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles

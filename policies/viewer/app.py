@@ -93,6 +93,10 @@ class ViewerCfg:
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
+    def __post_init__(self) -> None:
+        if self.task.scene.is_clutter:
+            raise ValueError("the viewer shows single objects: leave task.scene out; `dexgrasp video RUN` shows clutter")
+
 
 def run_viewer(cfg: ViewerCfg) -> None:
     """Serve the page until Ctrl-C, or for `frames` frames."""

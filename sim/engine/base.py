@@ -4,7 +4,7 @@ A task depends on neither thread pools nor Warp; an engine depends on neither re
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import mujoco
@@ -58,6 +58,22 @@ class State:
     """(env,) [kg]; privileged."""
     object_friction: Tensor
     """(env,) sliding friction of the object against the hand; privileged."""
+    neighbour_pos_w: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 3))
+    """(env, neighbour, 3) centres of mass of the other objects on the table [m]."""
+    neighbour_quat_w: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 4))
+    """(env, neighbour, 4) wxyz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Hold the other objects on the tables of some rows, in as many places as a scene has bodies."""
+
+    names: Sequence[tuple[str, ...]]
+    """Object names per row; empty: the place is not used, its body lies below the table."""
+    pos_w: Tensor
+    """(row, neighbour, 3) [m]."""
+    quat_w: Tensor
+    """(row, neighbour, 4) wxyz."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,8 @@ class InitialState:
     joint_pos: Tensor
     """(row, joint) [rad]."""
     variation: PhysicsVariation
+    neighbours: Neighbours | None = None
+    """The other objects; None: the object stands alone."""
 
 
 class Engine(Protocol):

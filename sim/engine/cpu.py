@@ -94,7 +94,8 @@ class CpuEngine:
         """
         variation, varied = start.variation, start.variation.differs_from_nominal().tolist()
         for i, row in enumerate(rows.tolist()):
-            model = self.pool.get(start.objects[i], float(variation.size[i]))
+            around = start.neighbours.names[i] if start.neighbours else ()
+            model = self.pool.get(start.objects[i], float(variation.size[i]), around)
             if varied[i]:
                 model = copy.copy(model)
                 apply_variation(model, self.slots, self.pool.physics, variation, i, self._scratch)

@@ -21,10 +21,10 @@ from dexgrasp.perception.transforms import (
     quat_rotate_inverse,
     rotvec_from_quat,
 )
-from dexgrasp.sim.engine.base import InitialState, PhysicsVariation, State
+from dexgrasp.sim.engine.base import InitialState, Neighbours, PhysicsVariation, State
 from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.mount import palm_actuators
-from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+from dexgrasp.sim.scene import PARKED_M, ModelPool, PhysicsCfg
 from dexgrasp.utils.rows import Rows, where_rows
 
 MAX_CHUNKS = 5
@@ -151,6 +151,8 @@ class SceneIndices:
         self.finger_f = contiguous_slice(model.actuator_outadr[self.actuators])
         q, v = model.joint("object").qposadr[0], model.joint("object").dofadr[0]
         self.object_q, self.object_v = slice(q, q + 7), slice(v, v + 6)
+        self.neighbours = pool.neighbours
+        self.neighbour_q = slice(q - 7 * pool.neighbours, q)  # their bodies stand before the object's
 
 
 class BatchState:
@@ -174,6 +176,7 @@ class BatchState:
         raw, slots, envs = self._raw, self.slots, len(self._raw.qpos)
         bodies, keypoints = len(self._hand.contact_bodies), len(self._hand.keypoint_names)
         object_q, object_v = raw.qpos[:, slots.object_q], raw.qvel[:, slots.object_v]
+        neighbours = raw.qpos[:, slots.neighbour_q].unflatten(1, (slots.neighbours, 7))
         contact = raw.sensordata[:, :-1].unflatten(1, (2, bodies, 4))  # [of object, table] x body x [found, force]
         self._found, self._depth = contact[..., 0], raw.sensordata[:, -1]
 
@@ -199,6 +202,8 @@ class BatchState:
             penetration_m=zeros(),
             object_mass=zeros(),
             object_friction=zeros(),
+            neighbour_pos_w=neighbours[..., :3],
+            neighbour_quat_w=neighbours[..., 3:],
         )
 
     def place(self, rows: Tensor, start: InitialState) -> None:
@@ -208,6 +213,10 @@ class BatchState:
         raw.qpos[rows, slots.finger_q] = joint_pos
         raw.ctrl[rows, slots.finger_u] = slots.motors.positions(joint_pos)
         raw.qpos[rows, slots.object_q] = torch.cat([start.object_pos_w, start.object_quat_w], dim=1).to(raw.qpos)
+        if slots.neighbours:
+            around = start.neighbours or parked_neighbours(len(rows), slots.neighbours)
+            self.named.neighbour_pos_w[rows] = around.pos_w.to(raw.qpos)
+            self.named.neighbour_quat_w[rows] = around.quat_w.to(raw.qpos)
         self.place_palm(rows, start.palm_pos_w.to(raw.qpos), start.palm_quat_w.to(raw.qpos))
         self._start_qpos[rows], self._start_ctrl[rows] = raw.qpos[rows], raw.ctrl[rows]
 
@@ -271,6 +280,13 @@ class BatchState:
             self.place_palm(rows, pos, quat)
             self._raw.qvel[rows, : self.slots.finger_v.start] = 0.0
         self.refresh()
+
+
+def parked_neighbours(rows: int, count: int) -> Neighbours:
+    """Return `count` places without an object in each of `rows` rows."""
+    pos_w, quat_w = (torch.zeros(rows, count, size, dtype=torch.float64) for size in (3, 4))
+    pos_w[..., 2], quat_w[..., 0] = -PARKED_M, 1.0
+    return Neighbours(names=[("",) * count] * rows, pos_w=pos_w, quat_w=quat_w)
 
 
 def chunks_of(substeps: int) -> int:

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 OBJECT_BODY, WORLD = "object", 0
+NEIGHBOUR_BODY = "neighbour_"
+"""Start of the names of the bodies of the objects beside it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from dexgrasp.sim.rendering.env_state import OBJECT_BODY
+from dexgrasp.sim.rendering.env_state import NEIGHBOUR_BODY, OBJECT_BODY
 from dexgrasp.sim.rendering.offscreen import LAMP_CUTOFF_DEG, open_renderer
 
 Rgba = tuple[float, float, float, float]
@@ -15,6 +15,7 @@ Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 """Vertices (v, 3) [m] and triangles (f, 3)."""
 
 OBJECT: Rgba = (0.93, 0.49, 0.20, 1.0)
+NEIGHBOUR_RGB = (0.45, 0.58, 0.66)
 HIDDEN: Rgba = (0.0, 0.0, 0.0, 0.0)
 TABLE: Rgba = (0.90, 0.88, 0.85, 1.0)
 GRID: Rgba = (0.80, 0.78, 0.75, 1.0)
@@ -96,10 +97,14 @@ def set_scene(
     scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
     scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
     object_body = model.body(OBJECT_BODY).id
+    others = [i for i in range(model.nbody) if model.body(i).name.startswith(NEIGHBOUR_BODY)]
     for geom in scene.geoms[: scene.ngeom]:
         body = model.geom_bodyid[geom.objid]
         if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
             geom.rgba[:], geom.size[:2], geom.dataid, geom.pos[2] = FLOOR, FLOOR_HALF_M, -1, -TABLE_HEIGHT_M
+        elif body in others:
+            geom.rgba[:] = (*NEIGHBOUR_RGB, geom.rgba[3])
+            geom.dataid = geom.dataid if geom.rgba[3] > 0 else -1
         elif body == object_body:
             drawn = visual is None and geom.rgba[3] > 0
             geom.rgba[:] = OBJECT if drawn else HIDDEN

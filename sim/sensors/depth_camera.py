@@ -2,6 +2,9 @@
 
 The pipeline receives the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask
 and no pose of the object. The first frame is taken without the hand.
+
+Among neighbours the pipeline tells the objects apart: the wanted one is pointed at in the first frame, at the pixel in
+the middle of what is visible of it, and followed from there on.
 """
 
 import logging
@@ -15,17 +18,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
+from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics, deproject, to_frame
 from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES, median_depth
 from dexgrasp.perception.robot_mask import Capsules
 from dexgrasp.perception.segmentation.pipeline import NoObjectError, SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.table_plane import NoPlaneError
-from dexgrasp.sim.engine.base import Engine, State
+from dexgrasp.perception.segmentation.target import middle
+from dexgrasp.sim.engine.base import Engine, Neighbours, State
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.rendering.offscreen import backend, open_renderer
 from dexgrasp.sim.robots.capsules import robot_capsules, visible_geoms
-from dexgrasp.sim.scene import ModelPool
+from dexgrasp.sim.scene import ModelPool, object_bodies
 from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.sensors.point_camera import POINTS
 
@@ -42,6 +46,8 @@ OUT_OF_VIEW_W = (0.0, 0.0, -50.0)
 log = logging.getLogger("dexgrasp")
 CAMERA = Intrinsics(width=640, height=480, fx=385.0, fy=385.0, cx=319.5, cy=239.5)
 """Pinhole model of a D435 at this size."""
+SAME_SURFACE_M = 0.001
+"""Difference of two exact depth images below which a pixel shows one surface."""
 HOLE_FRACTION = 0.02
 """Fraction of pixels without depth."""
 
@@ -127,14 +133,16 @@ class DepthCamera:
         """`depth_errors`: add the errors of a D435; without them images are exact."""
         self._pool, self._engine, self._depth_errors = pool, engine, depth_errors
         self._renderer = DepthRenderer(CAMERA)
-        self._segmenter = Segmenter(SegmentationCfg(points=POINTS), CAMERA)
+        among = {"target": "nearest", "stride": 1} if pool.neighbours else {}  # any but largest tells objects apart
+        self._segmenter = Segmenter(SegmentationCfg(points=POINTS, **among), CAMERA)
         self._seeds = np.zeros(engine.num_envs, np.int64)
         self._first_pixels = torch.ones(engine.num_envs)
         self._look_at_w = np.zeros((engine.num_envs, 3))
         model = pool.get(pool.library.names[0])
         self._object_q = model.joint("object").qposadr[0]
-        object_body = model.body("object").id
-        self._robot_geoms = [i for i in visible_geoms(model) if model.geom_bodyid[i] not in (0, object_body)]
+        self._not_object = [i for i in range(model.ngeom) if model.geom_bodyid[i] != model.body("object").id]
+        not_robot = {0, *object_bodies(model)}
+        self._robot_geoms = [i for i in visible_geoms(model) if model.geom_bodyid[i] not in not_robot]
 
     def look_at(self, rows: Tensor, target_w: Tensor) -> None:
         """Point the cameras of `rows` at target_w (row, 3), world frame [m]."""
@@ -148,6 +156,7 @@ class DepthCamera:
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
+        neighbours: Neighbours | None = None,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
 
@@ -156,11 +165,17 @@ class DepthCamera:
         points = torch.zeros(len(rows), POINTS, 3)
         self._seeds[rows.numpy()] = TrialRandom(draws.key).integers("image", 2**31).numpy()
         for i, row in enumerate(rows.tolist()):
-            model = self._pool.get(names[i], float(draws.size[i]))
+            model = self._pool.get(names[i], float(draws.size[i]), neighbours.names[i] if neighbours else ())
             data = mujoco.MjData(model)
-            data.qpos[self._object_q : self._object_q + 7] = torch.cat([pos_w[i], quat_w[i]]).numpy()
+            poses = torch.cat([pos_w[i], quat_w[i]])
+            if neighbours is not None:
+                around = torch.cat([neighbours.pos_w[i], neighbours.quat_w[i]], dim=1)
+                poses = torch.cat([around.flatten().to(poses), poses])
+            data.qpos[self._object_q + 7 - len(poses) : self._object_q + 7] = poses.numpy()
             mujoco.mj_kinematics(model, data)
-            points[i], count = self._segment(row, model, data, camera_w[i], bias_w=draws.camera_bias[i], step=0)
+            bias_w = draws.camera_bias[i]
+            earlier_w = None if neighbours is None else self._pointed_at(row, model, data, camera_w[i], bias_w)
+            points[i], count = self._segment(row, model, data, camera_w[i], bias_w=bias_w, step=0, earlier_w=earlier_w)
             self._first_pixels[row] = max(count, 1)
             if not count:
                 log.warning(
@@ -170,18 +185,30 @@ class DepthCamera:
         return points
 
     def observe(
-        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
+        self,
+        rows: Tensor,
+        state: State,
+        camera_w: Tensor,
+        draws: EpisodeDraws,
+        step: Tensor,
+        earlier_w: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the points that the hands leave visible after `step` (row,) control steps.
 
         Points (row, POINTS, 3), the number of distinct ones (row,), and the object's pixels relative to the first frame
-        (row,). `draws` are of all environments.
+        (row,). `draws` are of all environments; `earlier_w`: see `CameraModel.observe`.
         """
         points, pixels = torch.zeros(len(rows), POINTS, 3), torch.zeros(len(rows))
         for i, row in enumerate(rows.tolist()):
             model, data = self._engine.get_model(row), self._engine.get_data(row)
             points[i], pixels[i] = self._segment(
-                row, model, data, camera_w[i], bias_w=draws.camera_bias[row], step=int(step[i])
+                row,
+                model,
+                data,
+                camera_w[i],
+                bias_w=draws.camera_bias[row],
+                step=int(step[i]),
+                earlier_w=None if earlier_w is None else earlier_w[i].numpy(),
             )
         return points, pixels.clamp(max=POINTS).long(), (pixels / self._first_pixels[rows]).clamp(max=1.0)
 
@@ -205,13 +232,39 @@ class DepthCamera:
         """Return the random seed of the pipeline in one episode."""
         return int(self._seeds[row])
 
+    def _pointed_at(
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor
+    ) -> NDArray[np.float32]:
+        """Return the measured point (1, 3) in the middle of what is visible of the object without the hand [m].
+
+        Where nothing is visible, the point that the camera looks at.
+        """
+        camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._look_at_w[row])
+        seen_m = self._renderer.render(model, data, camera, self._robot_geoms)
+        alone_m = self._renderer.render(model, data, camera, self._not_object)
+        visible = (alone_m > 0) & (np.abs(alone_m - seen_m) < SAME_SURFACE_M)
+        if not visible.any():
+            return self._look_at_w[row, None].astype(np.float32)
+        line, column = middle(visible)
+        ray = CAMERA.rays_at([column, line]).astype(np.float32)[:, None]
+        point_w = to_frame(T_world_cam, deproject(seen_m[line, column, None].astype(np.float32), ray))
+        return point_w.T + bias_w.numpy().astype(np.float32)
+
     def _segment(
-        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, *, bias_w: Tensor, step: int
+        self,
+        row: int,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        camera_w: Tensor,
+        *,
+        bias_w: Tensor,
+        step: int,
+        earlier_w: NDArray[np.float32] | None = None,
     ) -> tuple[Tensor, int]:
         """Return points (POINTS, 3) and the number of object pixels; without an object the camera's target and 0."""
         frame, capsules = self.render(row, model, data, camera_w, bias_w=bias_w, step=step)
         try:
-            found = self._segmenter(frame, capsules, seed=self.seed(row))
+            found = self._segmenter(frame, capsules, seed=self.seed(row), earlier_w=earlier_w)
         except (NoObjectError, NoPlaneError):
             return torch.from_numpy(self._look_at_w[row]).float().expand(POINTS, 3), 0
         return torch.from_numpy(found.points_w), len(found.cloud_w)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp.perception.tracking.object_points import OUTLINE_MARGIN_M, ObjectFrame, ObjectPoints, PalmMotion
-from dexgrasp.sim.engine.base import Engine, State
+from dexgrasp.sim.engine.base import Engine, Neighbours, State
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg
 from dexgrasp.sim.robots.capsules import hand_occlusion
 from dexgrasp.sim.robots.hand import HandSpec
@@ -38,16 +38,27 @@ class CameraModel(Protocol):
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
+        neighbours: Neighbours | None = None,
     ) -> Tensor:
-        """Return points (row, POINTS, 3) of a first view, without the hand; `draws` are of the rows."""
+        """Return points (row, POINTS, 3) of a first view, without the hand.
+
+        `draws` and `neighbours` are of the rows; None: the objects stand alone.
+        """
         ...
 
     def observe(
-        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
+        self,
+        rows: Tensor,
+        state: State,
+        camera_w: Tensor,
+        draws: EpisodeDraws,
+        step: Tensor,
+        earlier_w: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return points (row, POINTS, 3), their number (row,) and pixels relative to the first view (row,).
 
-        `draws` are of all environments.
+        `draws` are of all environments. `earlier_w` (row, point, 3): where the objects are believed to be [m], by which
+        they are told from their neighbours; None: they stand alone.
         """
         ...
 
@@ -71,6 +82,7 @@ class ObjectCamera(ObjectPoints):
         self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64, device=device)
         """(env, 3) position of the camera, world frame [m]."""
         self._palm_motion = PalmMotion(num_envs, device)
+        self._neighbours: dict[int, tuple[str, ...]] = {}  # names by row
         self._occlusion = hand_occlusion(_required(hand), OUTLINE_MARGIN_M).to(device) if cfg.tracks else None
         self._arrival = torch.zeros(num_envs, dtype=torch.int64)  # step at which the pending frame comes, on the host
         self._pending = ObjectFrame(
@@ -81,9 +93,17 @@ class ObjectCamera(ObjectPoints):
         )
 
     def observe_first(
-        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: EpisodeDraws
+        self,
+        rows: Tensor,
+        names: Sequence[str],
+        pos_w: Tensor,
+        quat_w: Tensor,
+        draws: EpisodeDraws,
+        neighbours: Neighbours | None = None,
     ) -> Tensor:
         """Take the first view of the objects `names` of `rows` at these poses, without the hand.
+
+        `neighbours`: other objects beside them.
 
         Return the origin of the approach direction (row, 3), world frame [m]: the camera, or a point above the object
         for a camera at the side.
@@ -91,7 +111,9 @@ class ObjectCamera(ObjectPoints):
         place_w = torch.cat([pos_w[:, :2], torch.zeros_like(pos_w[:, 2:])], dim=1)
         camera_w = place_w + draws.camera_offset
         self.camera.look_at(rows, place_w)
-        self.reset(rows, self.camera.observe_first(rows, names, pos_w, quat_w, camera_w, draws))
+        self.reset(rows, self.camera.observe_first(rows, names, pos_w, quat_w, camera_w, draws, neighbours))
+        if neighbours is not None:
+            self._neighbours |= dict(zip(rows.tolist(), neighbours.names, strict=True))
         self.camera_w[rows], self._arrival[rows.cpu()] = camera_w, 0
         return place_w + draws.approach_offset
 
@@ -104,15 +126,28 @@ class ObjectCamera(ObjectPoints):
 
         `rows` and `names` are of the selected environments, other arguments of all.
         """
-        count = self.camera.observe(rows, state, self.camera_w[rows], draws, step[rows])[1]
+        count = self._frame(rows, state, draws, step[rows])[1]
         seen = count >= self._cfg.min_points
         some = rows[seen]
         if len(some):
             shown = [names[int(row)] for row in some]
             pose = state.object_pos_w[some].double(), state.object_quat_w[some].double()
-            self.reset(some, self.camera.observe_first(some, shown, *pose, self.camera_w[some], draws.rows(some)))
+            camera_w, around = self.camera_w[some], self._around(some, state)
+            self.reset(some, self.camera.observe_first(some, shown, *pose, camera_w, draws.rows(some), around))
         self._arrival[rows.cpu()] = 0
         return seen
+
+    def _frame(self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the camera sees of the objects of `rows` now; `step` is of the rows."""
+        frame = rows, state, self.camera_w[rows], draws, step
+        return self.camera.observe(*frame, self.points_w[rows]) if self._neighbours else self.camera.observe(*frame)
+
+    def _around(self, rows: Tensor, state: State) -> Neighbours | None:
+        """Return the neighbours of the objects of `rows` where they are now."""
+        if not self._neighbours:
+            return None
+        names = [self._neighbours[row] for row in rows.tolist()]
+        return Neighbours(names=names, pos_w=state.neighbour_pos_w[rows], quat_w=state.neighbour_quat_w[rows])
 
     def step(
         self,
@@ -166,7 +201,7 @@ class ObjectCamera(ObjectPoints):
         if rows is None:
             return
         camera_w, occlusion = self.camera_w[rows], None
-        points_w, count, visible_fraction = self.camera.observe(rows, state, camera_w, draws, step[rows])
+        points_w, count, visible_fraction = self._frame(rows, state, draws, step[rows])
         if self._occlusion is not None:
             occlusion = self._occlusion.for_camera(
                 camera_w,

@@ -1,8 +1,8 @@
 """Training camera: visible surface samples of the objects with depth errors, batched.
 
-A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. A
-sample is hidden by its object if another sample of its image cell is clearly nearer. Occlusion by an arm is not
-modelled: cameras stand where an arm does not hide the object.
+A frame holds the samples that face the camera and are hidden neither by other samples of the object, nor by those of
+its neighbours, nor by the hand. A sample is hidden by an object if a sample of that in its image cell is clearly
+nearer. Occlusion by an arm is not modelled: cameras stand where an arm does not hide the object.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp.perception.transforms import matrix_from_quat, plane_basis, quat_rotate, quat_rotate_inverse
-from dexgrasp.sim.engine.base import State
+from dexgrasp.sim.engine.base import Neighbours, State
 from dexgrasp.sim.objects import SURFACE_POINTS
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
@@ -57,17 +57,25 @@ def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor
 
 
 def visible_and_edge(
-    points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor, edges: bool = True, steep: bool = False
+    points_w: Tensor,
+    normals_w: Tensor,
+    camera_pos_w: Tensor,
+    edges: bool = True,
+    steep: bool = False,
+    around_w: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the mask of `visible` and the mask of samples in edge cells, both (env, point).
 
     EDGE_CELLS of the eight neighbours of an edge cell are deeper. `steep`: keep surfaces seen at grazing angles. A cell
-    covers more of their depth, so that they may lie up to STEEPEST_M behind the nearest sample.
+    covers more of their depth, so that they may lie up to STEEPEST_M behind the nearest sample. `around_w` (env, other,
+    3): samples of other objects, which hide those behind them.
     """
     ray = points_w - camera_pos_w[:, None]
     distance = ray.norm(dim=-1)
     towards = -(ray * normals_w).sum(-1)
-    image, cell = _depth_image(ray / distance[..., None], distance)
+    image, cell = _depth_image(
+        ray / distance[..., None], distance, None if around_w is None else around_w - camera_pos_w[:, None]
+    )
     limit = image.flatten(1).gather(1, cell) + HIDDEN_BEHIND_M
     if steep:
         slope = (distance.square() - towards.square()).clamp(min=0.0).sqrt() / towards.clamp(min=1e-6)
@@ -87,11 +95,16 @@ def _edge_cells(image: Tensor) -> Tensor:
     return torch.nn.functional.pad(deeper >= MIN_EDGE_CELLS, (1, 1, 1, 1))
 
 
-def _depth_image(direction: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least distance in each cell (env, row, column), infinite in empty ones, and each sample's cell."""
+def _depth_image(direction: Tensor, distance: Tensor, around: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the least distance in each cell (env, row, column), infinite in empty ones, and each sample's cell.
+
+    `around` (env, other, 3): rays to samples of other objects [m]; those beyond the image do not count.
+    """
     side, up = plane_basis(direction.mean(dim=1))
-    plane = direction @ torch.stack([side, up], dim=-1)
-    place = ((plane - plane.amin(dim=1, keepdim=True)) / CELL_RAD).long() + 1
+    basis = torch.stack([side, up], dim=-1)
+    plane = direction @ basis
+    corner = plane.amin(dim=1, keepdim=True)
+    place = ((plane - corner) / CELL_RAD).long() + 1
     if place.device.type == "cpu":
         width = int(place.max()) + 2
     else:
@@ -100,6 +113,12 @@ def _depth_image(direction: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
     image = torch.full((len(distance), width * width), torch.inf, device=distance.device, dtype=distance.dtype)
     cell = place[..., 0] * width + place[..., 1]
     image.scatter_reduce_(1, cell, distance, "amin")
+    if around is not None:
+        away = around.norm(dim=-1)
+        other = ((around / away[..., None] @ basis - corner) / CELL_RAD).floor().long() + 1
+        inside = ((other >= 0) & (other < width)).all(dim=-1)
+        other = torch.where(inside[..., None], other, 0)
+        image.scatter_reduce_(1, other[..., 0] * width + other[..., 1], away.masked_fill(~inside, torch.inf), "amin")
     return image.unflatten(1, (width, width)), cell
 
 
@@ -141,6 +160,7 @@ class PointCamera:
         fresh = num_envs if cfg.live else 0
         self._points_o, self._normals_o = (torch.zeros(fresh, FRAME_SAMPLES, 3, device=device) for _ in range(2))
         self._first_count = torch.ones(fresh, device=device)
+        self._around_o = torch.zeros(0, 0, SURFACE_POINTS, 3, device=device)  # of neighbours, in their own frames
         self._occlusion = hand_occlusion(hand, cfg.hand_margin_m).to(device)
 
     def look_at(self, rows: Tensor, target_w: Tensor) -> None:
@@ -154,6 +174,7 @@ class PointCamera:
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
+        neighbours: Neighbours | None = None,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
 
@@ -165,8 +186,11 @@ class PointCamera:
         points = points * draws.size[:, None, None]
         points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
         normals_w = quat_rotate(quat_w[:, None], normals)
+        around_w = None
+        if neighbours is not None:
+            around_w = self._neighbours_seen_first(rows, neighbours).double()
         mask, edge = visible_and_edge(
-            points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.include_grazing_angles
+            points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.include_grazing_angles, around_w
         )
         if self._domain.points_dropout:
             mask = _without(mask, ~self._kept[rows])
@@ -181,6 +205,21 @@ class PointCamera:
         seen_w = (_gather_points(points_w, pick_points(mask, POINTS)) + draws.camera_bias[:, None]).float()
         return seen_w + self._noise[rows] if self._domain.points_noise_m else seen_w
 
+    def _neighbours_seen_first(self, rows: Tensor, neighbours: Neighbours) -> Tensor:
+        """Keep the surface samples of the neighbours of `rows`; return them in the world (row, sample, 3) [m]."""
+        count = neighbours.pos_w.shape[1]
+        if not len(self._around_o):
+            self._around_o = self._noise.new_zeros(len(self._table_offset), count, SURFACE_POINTS, 3)
+        for row, names in zip(rows.tolist(), neighbours.names, strict=True):
+            known = self._surfaces.find([name for name in names if name])  # those without a name lie below the table
+            self._around_o[row, : len(known)] = self._surfaces.points[known]
+        return self._around_w(rows, neighbours.pos_w, neighbours.quat_w)
+
+    def _around_w(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> Tensor:
+        """Return the surface samples of the neighbours of `rows` at poses (row, neighbour, 3), (row, neighbour, 4)."""
+        turn = matrix_from_quat(quat_w.float()).transpose(2, 3)
+        return (self._around_o[rows] @ turn + pos_w.float()[:, :, None]).flatten(1, 2)
+
     def _draw_errors(self, rows: Tensor, random: TrialRandom) -> None:
         """Draw the errors of the new episodes in `rows`."""
         domain = self._domain
@@ -192,18 +231,30 @@ class PointCamera:
         self._table_offset[rows] = random.integers("flaws", RANDOM_TABLE_SIZE)
 
     def observe(
-        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
+        self,
+        rows: Tensor,
+        state: State,
+        camera_w: Tensor,
+        draws: EpisodeDraws,
+        step: Tensor,
+        earlier_w: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the points that the hands leave visible after `step` (row,) control steps.
+        """Return the points that hands and neighbours leave visible after `step` (row,) control steps.
 
         Points (row, POINTS, 3), the number of distinct ones (row,), and the visible fraction of the first view (row,).
-        `draws` are of all environments.
+        `draws` are of all environments. `earlier_w` is not read: each sample is known to be the object's.
         """
         camera_w, pos_w = camera_w.float(), state.object_pos_w[rows].float()
         quat = state.object_quat_w[rows].float()
         camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # visibility does not depend on the frame
         samples = self._points_o[rows], self._normals_o[rows]
-        mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.include_grazing_angles)
+        around_o = None
+        if len(self._around_o):
+            around_w = self._around_w(rows, state.neighbour_pos_w[rows], state.neighbour_quat_w[rows])
+            around_o = (around_w - pos_w[:, None]) @ matrix_from_quat(quat)
+        mask, edge = visible_and_edge(
+            *samples, camera_o, not self._cfg.exact, self._cfg.include_grazing_angles, around_o
+        )
         if self._domain.points_dropout:
             mask &= self._kept[rows, :FRAME_SAMPLES]
         facing = mask.sum(dim=1)

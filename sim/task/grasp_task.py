@@ -21,7 +21,7 @@ from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.perception.observations import History, Layout, student_layout
 from dexgrasp.perception.tracking.icp import centroid_xy
 from dexgrasp.perception.transforms import quat_rotate, quat_rotate_inverse
-from dexgrasp.sim.engine.base import Engine
+from dexgrasp.sim.engine.base import Engine, Neighbours
 from dexgrasp.sim.engine.config import EngineName, WarpCfg
 from dexgrasp.sim.engine.factory import make_engine
 from dexgrasp.sim.objects import ObjectLibrary
@@ -35,11 +35,13 @@ from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionMode
 from dexgrasp.sim.sensors.surface_table import SurfaceTable
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.sim.task.actions import ActionScales, HandController, Phases, Targets, WristCfg
+from dexgrasp.sim.task.clutter_scenes import ClutterScenes, SceneCfg
 from dexgrasp.sim.task.disturbances import DisturbanceCfg, Disturber
 from dexgrasp.sim.task.episode_clock import EpisodeClock
 from dexgrasp.sim.task.nan_guard import NanGuard
+from dexgrasp.sim.task.neighbours import NeighbourTracker, off_table
 from dexgrasp.sim.task.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
-from dexgrasp.sim.task.outcomes import WORKSPACE_M, Outcome, OutcomeTracker
+from dexgrasp.sim.task.outcomes import Outcome, OutcomeTracker
 from dexgrasp.sim.task.registry import Registry
 from dexgrasp.sim.task.regrasp import Regrasp
 from dexgrasp.sim.task.rewards import RewardCfg, RewardContext, Rewards
@@ -49,8 +51,6 @@ from dexgrasp.utils.rows import where_rows
 
 MAX_CACHED_OBJECTS = 8192
 """Most objects that are cached in memory for engine=warp; 0.1 MB each."""
-BELOW_TABLE_M = -0.05
-"""Height of an object's centre below which it has left the workspace."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class TaskCfg:
     randomization: RandomizationCfg = field(default_factory=RandomizationCfg)
     reward: RewardCfg = field(default_factory=RewardCfg)
     camera: CameraCfg = field(default_factory=CameraCfg)
+    scene: SceneCfg = field(default_factory=SceneCfg)
 
     def __post_init__(self) -> None:
         if min(map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))) < 1:
@@ -187,9 +188,13 @@ class GraspTask:
         check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
+        if engine == "warp" and cfg.scene.is_clutter:
+            raise ValueError("engine=warp does not hold clutter yet: use engine=cpu, or scene=single")
+        self._scenes = ClutterScenes(cfg.scene, library) if cfg.scene.is_clutter else None
         if engine == "warp":  # thousands of environments start at once: reading files again would dominate
             library.keep(min(len(library), MAX_CACHED_OBJECTS))
-        pool = ModelPool(hand, library, physics, mount, rendered=cfg.camera.model == "rendered")
+        rendered, neighbours = cfg.camera.model == "rendered", cfg.scene.neighbours
+        pool = ModelPool(hand, library, physics, mount, rendered=rendered, neighbours=neighbours)
         self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
         self.device = device = self.engine.device
         """Device of all tensors."""
@@ -213,6 +218,8 @@ class GraspTask:
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device, cfg.disturbance)
         self.rewards = Rewards(cfg.reward, hand, device)
         self.outcome_tracker = OutcomeTracker(num_envs, self.step_s, hand, device)
+        self.neighbour_tracker = NeighbourTracker(num_envs, neighbours)
+        """What happened to the objects beside the wanted one; none where that stands alone."""
         self.nan_guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
         self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
@@ -357,11 +364,15 @@ class GraspTask:
                 [self.cfg.object_mass_kg / self.library[name].mass for name in names]
             )
         self.disturber.reset(rows, draws)
-        pos, quat = starts.place_objects(self._surfaces, names, draws)
-        camera = self.object_camera.observe_first(rows, names, pos, quat, draws)
+        pos, quat, neighbours = self._place_objects(rows, names, draws)
+        camera = self.object_camera.observe_first(rows, names, pos, quat, draws, neighbours)
         palm = self._planner(self.object_camera.points_w[rows], camera, draws)
+        if neighbours is not None:
+            around_w = starts.neighbour_surface_points(self._surfaces, neighbours)
+            palm = starts.start_clear_of_neighbours(palm, self.hand, around_w)
         self.regrasp.reset(rows, palm)
-        self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
+        start = starts.initial_state(self.hand, names, pos, quat, palm, draws)
+        self.engine.reset(rows, replace(start, neighbours=neighbours))
         self._points_o[rows] = starts.object_surface_points(self._surfaces, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
@@ -369,6 +380,16 @@ class GraspTask:
         self._last_palm_pos_w[rows] = palm.palm_pos_w
         self.proprioception.reset(rows, state)
         self.command_delay.reset(rows, state)
+
+    def _place_objects(
+        self, rows: Tensor, names: Sequence[str], draws: EpisodeDraws
+    ) -> tuple[Tensor, Tensor, Neighbours | None]:
+        """Return resting poses of the objects of `rows`, and their neighbours; None: they stand alone."""
+        if self._scenes is None:
+            return *starts.place_objects(self._surfaces, names, draws), None
+        pos, quat, neighbours, contacts = self._scenes.place(names, draws)
+        self.neighbour_tracker.reset(rows, neighbours, contacts)
+        return pos, quat, neighbours
 
     def _check_action(self, action: Tensor) -> None:
         if not hasattr(self, "_object_vectors"):
@@ -430,8 +451,7 @@ class GraspTask:
 
     def _update_outcomes(self, broken: Tensor) -> Tensor:
         """Update the outcomes after a control step; return the mask (env,) of terminated episodes."""
-        phases, pos = self.phases, self.engine.state.object_pos_w
-        strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < BELOW_TABLE_M)
+        phases, strayed = self.phases, off_table(self.engine.state.object_pos_w)
         self.outcome_tracker.update(
             self.engine.state,
             lifting=phases.lifting,
@@ -441,6 +461,8 @@ class GraspTask:
             strayed=strayed,
             shift_xy_w=self.disturber.shift_xy_w,
         )
+        state = self.engine.state
+        self.neighbour_tracker.update(state.neighbour_pos_w, state.neighbour_quat_w)
         self.nan_guard.count(broken, strayed)
         return broken | strayed
 
@@ -556,7 +578,8 @@ class GraspTask:
             return []
         rows, trials = torch.stack([ended, self.trial[ended]]).tolist()
         names = [self.objects[row] for row in rows]
-        return self.outcome_tracker.outcomes(rows, trials, names, self.disturber.name)
+        outcomes = self.outcome_tracker.outcomes(rows, trials, names, self.disturber.name)
+        return self.neighbour_tracker.added_to(outcomes, rows)
 
     def object_mesh(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return the visual mesh of an environment's object in its true size.

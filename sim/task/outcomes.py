@@ -19,6 +19,8 @@ TOUCH_GRACE_S = 0.1
 """Longest time without contact for success: contacts flicker for a step."""
 WORKSPACE_M = 0.35
 """An object further than this from the origin along x or y, or below the table, ends the episode."""
+BELOW_TABLE_M = -0.05
+"""Height of an object's centre below which it has left the workspace."""
 LEFT_TABLE_M = 0.02
 """Rise during the lift below which the object was missed or pushed away rather than dropped."""
 PUSHED_M = 0.08
@@ -55,6 +57,16 @@ class Outcome:
     """Number of grasps."""
     opposed_share: float = math.nan
     """Share of the steps of the hold in which thumb and another finger touched the object; NaN without a hold."""
+    contact: str = ""
+    """How the object stood among others: free, touching or stacked; empty where it stood alone."""
+    neighbours: int = 0
+    """Number of the other objects on the table."""
+    neighbours_moved: int = 0
+    """Number of those that moved further than 5 cm from their start at any time of the trial."""
+    neighbours_toppled: int = 0
+    """Number of those that ended tilted by more than 45 degrees from their start."""
+    neighbours_fallen: int = 0
+    """Number of those that left the workspace, as if they fell off the table."""
 
     @property
     def verdict(self) -> str:

@@ -11,13 +11,17 @@ from torch import Tensor
 from dexgrasp.perception.grasp_planning.candidates import TOP_DOWN
 from dexgrasp.perception.grasp_planning.planner import Pregrasp, best_pregrasp, move_start_clear, plan_pregrasp
 from dexgrasp.perception.transforms import compose, invert, quat_rotate
-from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
+from dexgrasp.sim.engine.base import InitialState, Neighbours, PhysicsVariation
 from dexgrasp.sim.objects import ObjectModel
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, ResetCfg
 from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.point_camera import POINTS
 from dexgrasp.sim.sensors.surface_table import SurfaceTable
+from dexgrasp.sim.task.disturbances import CLEARANCE_M
+
+MAX_BACK_M, BACK_STEPS = 0.3, 31
+"""Furthest that the start moves back from neighbours, and number of distances that are tried."""
 
 
 def place_objects(surfaces: SurfaceTable, names: Sequence[str], draws: EpisodeDraws) -> tuple[Tensor, Tensor]:
@@ -42,7 +46,43 @@ def rest_pose(obj: ObjectModel, number: float) -> int:
 
 def object_surface_points(surfaces: SurfaceTable, names: Sequence[str], sizes: Tensor) -> Tensor:
     """Return points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
-    return surfaces.points[surfaces.find(names), :POINTS] * sizes[:, None, None].float()
+    numbers = surfaces.find(names)  # first: it may make a new table of points
+    return surfaces.points[numbers, :POINTS] * sizes[:, None, None].float()
+
+
+def neighbour_surface_points(surfaces: SurfaceTable, neighbours: Neighbours) -> Tensor:
+    """Return points of the whole surfaces of all neighbours (row, neighbour x POINTS, 3), world frame [m].
+
+    Those of places without an object lie below the table.
+    """
+    numbers = surfaces.find([name for names in neighbours.names for name in names if name])
+    there = torch.tensor([bool(name) for names in neighbours.names for name in names])
+    points = torch.zeros(len(there), POINTS, 3, dtype=torch.float64)
+    points[there] = surfaces.points[numbers, :POINTS].double()
+    points = points.unflatten(0, tuple(neighbours.pos_w.shape[:2]))
+    return (quat_rotate(neighbours.quat_w[:, :, None], points) + neighbours.pos_w[:, :, None]).flatten(1, 2)
+
+
+def start_clear_of_neighbours(pregrasp: Pregrasp, hand: HandSpec, around_w: Tensor) -> Pregrasp:
+    """Move the start back along the normal until the open hand is clear of the neighbours' points (row, point, 3).
+
+    The least distance that clears it is taken, else the one with most clearance; the approach ends where it did.
+    """
+    keypoints_w = quat_rotate(
+        pregrasp.palm_quat_w[:, None],
+        open_hand_keypoints(hand, pregrasp.style.open_pose),
+    )
+    keypoints_w = torch.cat([keypoints_w, (keypoints_w[:, 1:] + keypoints_w[:, :-1]) / 2], dim=1)
+    back_m = torch.linspace(0, MAX_BACK_M, BACK_STEPS, dtype=torch.float64)
+    normal = quat_rotate(pregrasp.palm_quat_w, pregrasp.palm_pos_w.new_tensor([1.0, 0.0, 0.0]))
+    places_w = pregrasp.palm_pos_w[:, None] - back_m[:, None] * normal[:, None]  # (row, step, 3)
+    gaps_m = [torch.cdist(keypoints_w + place[:, None], around_w).amin(dim=(1, 2)) for place in places_w.unbind(1)]
+    clearance = torch.stack(gaps_m, dim=1)
+    clear = clearance > CLEARANCE_M
+    step = torch.where(clear.any(dim=1), clear.int().argmax(dim=1), clearance.argmax(dim=1))
+    back = back_m[step]
+    pos_w = pregrasp.palm_pos_w - normal * back[:, None]
+    return replace(pregrasp, palm_pos_w=pos_w, depth_m=pregrasp.depth_m + back)
 
 
 class PregraspPlanner:

@@ -53,6 +53,7 @@ REFUSED = [
     ("evaluate allegro/student", "did you mean policy=allegro/student?"),
     ("evaluate mount=ur5", "an arm.yaml, or an MJCF or URDF file. Did you mean 'ur5e'?"),
     ("evaluate engine=warp cluster=local", "with engine=warp leave cluster out"),
+    ("viewer task.scene.name=clutter", "the viewer shows single objects: leave task.scene out"),
     ("compare synergy", "compare needs two policies"),
     ("compare synergy runs/none", "b: no policy 'runs/none'"),
     ("benchmark ycbb .", "unknown object set 'ycbb'. Did you mean 'ycb'?"),

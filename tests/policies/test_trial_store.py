@@ -2,12 +2,13 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from dexgrasp.policies.evaluation.trial_store import (
     FIELDS,
+    OF_CLUTTER,
     JsonLinesStore,
     TrialBlock,
     TrialPlan,
@@ -110,7 +111,7 @@ def test_a_line_holds_the_fields_of_a_trial_and_no_more(tmp_path):
     store.append(rows)
     store.append([asdict(outcome("none", 2))])
     lines = store.path.read_text(encoding="utf-8").splitlines()
-    assert [list(json.loads(line)) for line in lines] == [list(FIELDS)] * 3
+    assert [list(json.loads(line)) for line in lines] == [[key for key in FIELDS if key not in OF_CLUTTER]] * 3
     assert lines[0] == (
         '{"trial": 0, "object": "box", "disturbance": "größer", "success": true, "failure": "", "lift_m": 0.125, '
         '"slip_m": 0.0, "penetration_m": 0.001, "attempts": 1, "opposed_share": null}'
@@ -118,6 +119,14 @@ def test_a_line_holds_the_fields_of_a_trial_and_no_more(tmp_path):
     assert json.loads(lines[1])["lift_m"] is None
     found = store.read()
     assert found[0] == outcome("größer", 0) and math.isnan(found[1].lift_m) and found[2] == outcome("none", 2)
+
+
+def test_a_trial_among_other_objects_comes_back_with_its_counts(tmp_path):
+    store = JsonLinesStore(tmp_path / "trials.jsonl")
+    among = outcome("none", 0, contact="stacked", neighbours=4, neighbours_moved=2, neighbours_fallen=1)
+    store.append([asdict(among)])
+    assert list(json.loads(store.path.read_text(encoding="utf-8"))) == list(FIELDS)
+    assert [replace(one, opposed_share=0.0) for one in store.read()] == [replace(among, opposed_share=0.0)]
 
 
 def test_a_torn_last_line_is_left_out_and_deleted_when_the_run_goes_on(tmp_path):

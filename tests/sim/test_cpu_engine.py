@@ -64,7 +64,7 @@ def row_of(start, row):
         return {
             field.name: getattr(record, field.name)[row : row + 1]
             for field in fields(record)
-            if field.name != "variation"
+            if field.name not in ("variation", "neighbours")
         }
 
     return InitialState(**cut(start), variation=PhysicsVariation(**cut(start.variation)))
