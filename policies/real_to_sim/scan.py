@@ -17,11 +17,18 @@ from dexgrasp.perception.calibration.board_layout import BoardCfg, opencv_board
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.scanning.board_poses import poses_from_board
-from dexgrasp.perception.scanning.frames import read_frames
+from dexgrasp.perception.scanning.frames import ScanError, read_frames
 from dexgrasp.perception.scanning.fusion import ply_bytes
 from dexgrasp.perception.scanning.odometry import poses_from_odometry
 from dexgrasp.perception.scanning.open3d_import import open3d
-from dexgrasp.perception.scanning.scan import FusionCfg, ScannedMesh, cast_depth, raycasting_scene, scan_pass
+from dexgrasp.perception.scanning.scan import (
+    FusionCfg,
+    ScannedMesh,
+    cast_depth,
+    join_passes,
+    raycasting_scene,
+    scan_pass,
+)
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import add_mesh
 from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry
@@ -42,12 +49,13 @@ log = logging.getLogger("dexgrasp")
 class ScanCfg:
     """Scan a thing with a depth camera and add it to a library of objects."""
 
-    source: str
-    """realsense, realsense:SERIAL, a recording (.db3, .bag) or a folder with camera.json, color/ and depth/."""
+    sources: tuple[str, ...]
+    """realsense, realsense:SERIAL, recordings (.db3, .bag) or folders with camera.json, color/ and depth/: one per
+    pass, between which the thing is turned over."""
     out: str
     """Folder of the library; a new one, or one of scans, to which the thing is added."""
     name: str = ""
-    """Name of the object; empty = that of the source."""
+    """Name of the object; empty = that of the first source."""
     poses: Literal["board", "odometry"] = "board"
     """Where the camera is: by the ChArUco board on which the thing stands, or by RGB-D odometry without a board."""
     mass: Annotated[float | None, Bounds(0.0001, 100)] = None
@@ -64,12 +72,14 @@ class ScanCfg:
     """Settings of the fusion."""
 
     def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("sources: give a camera, a recording or a folder of frames")
         safe_name(self.object_name, "name")
 
     @property
     def object_name(self) -> str:
         """Return the name of the object: letters, digits, - and _."""
-        return self.name or "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(self.source).stem)
+        return self.name or "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(self.sources[0]).stem)
 
 
 def _is_scans(folder: Path) -> bool:
@@ -100,9 +110,19 @@ def scan(cfg: ScanCfg) -> None:
 def _scanned_mesh(cfg: ScanCfg) -> ScannedMesh:
     if cfg.poses == "board":
         opencv_board(cfg.board)  # a board that cannot be made is no fault of the frames
+    passes = []
+    for number, source in enumerate(cfg.sources, start=1):
+        try:
+            passes.append(_scan_source(source, cfg))
+        except ScanError as error:
+            raise ScanError(f"pass {number} ({source}): {error}" if len(cfg.sources) > 1 else str(error)) from error
+    return join_passes(passes, cfg.fusion)
+
+
+def _scan_source(spec: str, cfg: ScanCfg) -> ScannedMesh:
     camera = RealSenseCfg(color=True, align_to_color=True)
-    seconds = cfg.seconds if cfg.source.partition(":")[0] == "realsense" else np.inf
-    with open_camera(cfg.source, cfg=camera) as source:
+    seconds = cfg.seconds if spec.partition(":")[0] == "realsense" else np.inf
+    with open_camera(spec, cfg=camera) as source:
         frames = read_frames(source, cfg.frames, seconds)
     log.info("%s read", counted(len(frames), "frame"))
     posed = poses_from_board(frames, cfg.board) if cfg.poses == "board" else poses_from_odometry(frames)
@@ -119,7 +139,7 @@ def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -
     with atomic_path(mesh) as partial:
         write_bytes(partial, ply_bytes(scanned.surface))
     facts = _facts(scanned, cfg)
-    command = f"dexgrasp objects scan {cfg.source} out=LIB"
+    command = f"dexgrasp objects scan {' '.join(cfg.sources)} out=LIB"
     try:
         entry = add_mesh(out, mesh, name, settings, scans={**known, name: facts}, command=command)
     except Exception:
@@ -134,7 +154,7 @@ def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -
 
 def _facts(scanned: ScannedMesh, cfg: ScanCfg) -> dict[str, Any]:
     return {
-        "source": cfg.source,
+        "sources": list(cfg.sources),
         "poses": cfg.poses,
         "frames": len(scanned.frames),
         "frames_left_out": len(scanned.left_out),
@@ -143,7 +163,11 @@ def _facts(scanned: ScannedMesh, cfg: ScanCfg) -> dict[str, Any]:
         "holes": scanned.holes,
         "largest_gap_deg": scanned.largest_gap_deg,
         "unseen": scanned.unseen,
-        "bottom": "closed flat on the table",
+        "bottom": "closed flat on the table" if not scanned.registered else "seen where the passes show it",
+        "passes": [
+            {"misfit_m": one.misfit_m, "overlap": one.overlap, "T_first": one.T_fixed_moving.tolist()}
+            for one in scanned.registered
+        ],
         "mass": "given" if cfg.mass is not None else f"density {cfg.density:g} kg/m^3",
         "fusion": asdict(cfg.fusion),
     }
@@ -182,8 +206,13 @@ def _summary(scanned: ScannedMesh, entry: ObjectEntry, cfg: ScanCfg, out: Path) 
             f"{used}, widest gap {scanned.largest_gap_deg:.0f} deg{scale}",
             f"measured points lie {1000 * scanned.residual_m:.1f} mm from the mesh (median), "
             f"{100 * scanned.holes:.0f} % of its pixels had no depth",
-            f"{100 * scanned.unseen:.0f} % of its surface was seen by no frame and is closed: the bottom flat on the "
-            "table, hidden hollows filled",
+            *(
+                f"pass {number} joined: {1000 * one.misfit_m:.2f} mm off, {100 * one.overlap:.0f} % of what it saw was "
+                "seen before"
+                for number, one in enumerate(scanned.registered, start=2)
+            ),
+            f"{100 * scanned.unseen:.0f} % of its surface was seen by no frame and is closed: "
+            f"{'' if scanned.registered else 'the bottom flat on the table, '}hidden hollows filled",
             f"look at it: {out}/{SCANS}/{entry.name}.png, {entry.name}.ply; report in {entry.name}.json",
         ]
     )
