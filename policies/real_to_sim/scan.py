@@ -5,7 +5,7 @@ LIB/scans/NAME.png    photographs beside the mesh from the same places
 LIB/scans/NAME.json   frames that were used and left out, scale, residuals, holes, what was not seen
 """
 
-import logging
+import contextlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +17,11 @@ from dexgrasp.perception.calibration.board_layout import BoardCfg, opencv_board
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.scanning.board_poses import poses_from_board
-from dexgrasp.perception.scanning.frames import ScanError, read_frames
+from dexgrasp.perception.scanning.frames import ScanError, ScanFrame, read_frames
 from dexgrasp.perception.scanning.fusion import ply_bytes
 from dexgrasp.perception.scanning.odometry import poses_from_odometry
 from dexgrasp.perception.scanning.open3d_import import open3d
+from dexgrasp.perception.scanning.recording import RecordedSource
 from dexgrasp.perception.scanning.scan import (
     FusionCfg,
     ScannedMesh,
@@ -29,6 +30,7 @@ from dexgrasp.perception.scanning.scan import (
     raycasting_scene,
     scan_pass,
 )
+from dexgrasp.policies.real_to_sim.scan_watch import LOOK_S, LiveWatch, ScanWatch
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import add_mesh
 from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry
@@ -41,7 +43,7 @@ from dexgrasp.utils.text import counted, safe_name
 SCANS = "scans"
 VIEWS = 3
 """Photographs in the picture of a scan."""
-log = logging.getLogger("dexgrasp")
+CAMERA = RealSenseCfg(color=True, align_to_color=True)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,13 @@ class ScanCfg:
     frames: Annotated[int, Bounds(12, 1000)] = 100
     """Largest number of frames that are used, evenly spread over the recording."""
     seconds: Annotated[float, Bounds(1, 3600)] = 45.0
-    """Length of the scan with a live camera."""
+    """Length of a pass with a live camera."""
+    record: str = ""
+    """New folder in which the frames of a live camera are kept, one folder per pass, to scan from them again."""
+    preview: bool = False
+    """Show in a browser what was seen of the thing, and which sides are missing."""
+    port: Annotated[int, Bounds(0, 65_535)] = 8080
+    """Port of the preview; 0 = any free one."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board, as `calibrate board` drew it; one of 11 by 7 squares leaves more of it visible."""
     fusion: FusionCfg = field(default_factory=FusionCfg)
@@ -74,6 +82,8 @@ class ScanCfg:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("sources: give a camera, a recording or a folder of frames")
+        if self.record and not any(_is_live(source) for source in self.sources):
+            raise ValueError("record: keeps the frames of a live camera, and no source is one: leave it out")
         safe_name(self.object_name, "name")
 
     @property
@@ -102,32 +112,57 @@ def scan(cfg: ScanCfg) -> None:
         known = read_json_object(out / MANIFEST)["request"]["scans"] if (out / MANIFEST).is_file() else {}
         if cfg.object_name in known:
             raise ValueError(f"out={out} holds a scan '{cfg.object_name}' already: choose another name=")
-        scanned = _scanned_mesh(cfg)
+        if cfg.poses == "board":
+            opencv_board(cfg.board)  # a board that cannot be made is no fault of the frames
+        with ScanWatch(preview=cfg.preview, port=cfg.port) as watch:
+            scanned = _scanned_mesh(cfg, watch)
         entry = _add(cfg, out, scanned, known)
     print(_summary(scanned, entry, cfg, out))
 
 
-def _scanned_mesh(cfg: ScanCfg) -> ScannedMesh:
-    if cfg.poses == "board":
-        opencv_board(cfg.board)  # a board that cannot be made is no fault of the frames
+def _scanned_mesh(cfg: ScanCfg, watch: ScanWatch) -> ScannedMesh:
     passes = []
-    for number, source in enumerate(cfg.sources, start=1):
+    for number in range(1, len(cfg.sources) + 1):
         try:
-            passes.append(_scan_source(source, cfg))
+            passes.append(_scan_source(number, cfg, watch))
         except ScanError as error:
-            raise ScanError(f"pass {number} ({source}): {error}" if len(cfg.sources) > 1 else str(error)) from error
+            where = f"pass {number} ({cfg.sources[number - 1]}): " if len(cfg.sources) > 1 else ""
+            raise ScanError(f"{where}{error}") from error
     return join_passes(passes, cfg.fusion)
 
 
-def _scan_source(spec: str, cfg: ScanCfg) -> ScannedMesh:
-    camera = RealSenseCfg(color=True, align_to_color=True)
-    seconds = cfg.seconds if spec.partition(":")[0] == "realsense" else np.inf
-    with open_camera(spec, cfg=camera) as source:
-        frames = read_frames(source, cfg.frames, seconds)
-    log.info("%s read", counted(len(frames), "frame"))
-    posed = poses_from_board(frames, cfg.board) if cfg.poses == "board" else poses_from_odometry(frames)
-    log.info("poses of %s found", counted(len(posed.frames), "frame"))
+def _scan_source(number: int, cfg: ScanCfg, watch: ScanWatch) -> ScannedMesh:
+    spec, what = cfg.sources[number - 1], f"pass {number}"
+    if _is_live(spec):
+        frames = _live_frames(number, cfg, watch)
+    else:
+        with open_camera(spec, cfg=CAMERA) as source:
+            frames = read_frames(source, cfg.frames)
+    with watch.begin(what, len(frames)):
+        if cfg.poses == "board":
+            posed = poses_from_board(frames, cfg.board, watch.frame)
+        else:
+            posed = poses_from_odometry(frames, watch.frame)
     return scan_pass(posed, cfg.fusion)
+
+
+def _live_frames(number: int, cfg: ScanCfg, watch: ScanWatch) -> list[ScanFrame]:
+    if number > 1:
+        try:
+            input(f"turn the thing over for pass {number}, then press Enter: ")
+        except EOFError as error:
+            raise ScanError("a further pass of a live camera needs a terminal, to say when the thing lies") from error
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_camera(cfg.sources[number - 1], cfg=CAMERA))
+        if cfg.record:
+            source = RecordedSource(source, Path(cfg.record) / f"pass_{number}")
+        stack.enter_context(watch.begin(f"pass {number}, live", round(cfg.seconds / LOOK_S)))
+        look = LiveWatch(watch, cfg.board) if cfg.poses == "board" else lambda frame: None
+        return read_frames(source, cfg.frames, cfg.seconds, look)
+
+
+def _is_live(spec: str) -> bool:
+    return spec.partition(":")[0] == "realsense"
 
 
 def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -> ObjectEntry:
