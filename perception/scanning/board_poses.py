@@ -1,5 +1,6 @@
 """Camera poses of a scan from the ChArUco board on which the thing stands."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,12 +42,24 @@ def table_from_board(board: BoardCfg) -> NDArray[np.float64]:
     return T
 
 
-def poses_from_board(frames: list[ScanFrame], board: BoardCfg) -> PosedFrames:
+def ignore(frame: ScanFrame) -> None:
+    """Do nothing with a frame."""
+
+
+def poses_from_board(
+    frames: list[ScanFrame], board: BoardCfg, watch: Callable[[ScanFrame], None] = ignore
+) -> PosedFrames:
     """Find the board in each frame; return the frames with poses, their depth scaled to the board.
+
+    `watch` is called with each frame whose pose was found, as soon as it is.
 
     Raises ScanError where the board is in too few frames, or where depth and board differ in scale.
     """
-    found, left_out = _boards(frames, board)
+    T_table_board, posed = table_from_board(board), []
+    found, left_out = [], {}
+    for frame, view in _boards(frames, board, left_out):
+        found.append((frame, view))
+        watch(replace(frame, T_table_cam=T_table_board @ np.linalg.inv(view.T_cam_board)))
     _demand_frames(len(found), len(frames), left_out)
     ratios = {frame.name: _depth_ratio(frame, view) for frame, view in found}
     known = np.array([ratio for ratio in ratios.values() if np.isfinite(ratio)])
@@ -59,7 +72,6 @@ def poses_from_board(frames: list[ScanFrame], board: BoardCfg) -> PosedFrames:
             f"measure a square on the print (board.square_m={board.square_m:g}), check depth_unit_m and "
             "the focal length in camera.json"
         )
-    T_table_board, posed = table_from_board(board), []
     for frame, view in found:
         ratio = ratios[frame.name]
         if not abs(ratio / scale - 1) < MOST_JUMP:
@@ -72,8 +84,11 @@ def poses_from_board(frames: list[ScanFrame], board: BoardCfg) -> PosedFrames:
     return PosedFrames(frames=posed, left_out=left_out, scale=scale)
 
 
-def _boards(frames: list[ScanFrame], board: BoardCfg) -> tuple[list[tuple[ScanFrame, CoveredBoard]], dict[str, str]]:
-    found, left_out = [], {}
+def _boards(
+    frames: list[ScanFrame], board: BoardCfg, left_out: dict[str, str]
+) -> Iterator[tuple[ScanFrame, CoveredBoard]]:
+    """Yield the frames in which the board is found; add the others to `left_out`."""
+    found = 0
     for frame in frames:
         try:
             view = find_covered_board(board, frame.color, frame.camera, frame.name)
@@ -90,13 +105,13 @@ def _boards(frames: list[ScanFrame], board: BoardCfg) -> tuple[list[tuple[ScanFr
         if view.residual_px > MOST_RESIDUAL_PX:
             left_out[frame.name] = f"the board is off by {view.residual_px:.1f} pixels: blurred, or its paper is bent"
         else:
-            found.append((frame, view))
+            found += 1
+            yield frame, view
     if not found:
         other = find_dictionary([frame.color[..., 1] for frame in frames[:2]], board.dictionary)
         raise ScanError(
             f"the board is in none of {counted(len(frames), 'frame')}: {other or next(iter(left_out.values()))}"
         )
-    return found, left_out
 
 
 def _demand_frames(count: int, total: int, left_out: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ Table frame: z up, the table at z = 0; with a board its origin is the middle of 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,14 +50,19 @@ class ScanFrame:
         return points_c @ T[:3, :3].T + T[:3, 3]
 
 
-def read_frames(source: DepthSource, most: int, seconds: float = np.inf) -> list[ScanFrame]:
+def read_frames(
+    source: DepthSource, most: int, seconds: float = np.inf, watch: Callable[[DepthFrame], None] = lambda frame: None
+) -> list[ScanFrame]:
     """Return at most `most` frames, evenly spread over a recording or over `seconds` of a live camera.
+
+    `watch` is called with every frame that was read.
 
     Raises ScanError where there are too few frames, no colour in the pixels of the depth image, or hardly any depth.
     """
     kept: list[DepthFrame] = []
     stride, end_s = 1, time.monotonic() + seconds
     for number, frame in enumerate(frames(source, timeout_s=5.0)):
+        watch(frame)
         if number % stride == 0:
             kept.append(frame)
         if len(kept) == 2 * most:

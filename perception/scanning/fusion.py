@@ -3,7 +3,7 @@
 Space that no camera has seen counts as inside, so that the surface is always closed: hidden hollows are filled.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,13 +100,21 @@ def thing_mask(volume: Volume) -> NDArray[np.bool_]:
     """
     inside = volume.tsdf < 0
     inside[:, :, volume.heights() < FLOOR_M] = False
+    return largest_piece(inside, volume.voxel_m)
+
+
+def largest_piece(inside: NDArray[np.bool_], voxel_m: float) -> NDArray[np.bool_]:
+    """Return the largest connected piece (n, n, n) that touches no side of a volume, except its lower one.
+
+    Raises ScanError where there is none, or a second one of its size.
+    """
     labels: Any = ndimage.label(inside)[0]  # pyright: ignore[reportIndexIssue]
     sizes = np.bincount(labels.reshape(-1))
     sides = [labels[0], labels[-1], labels[:, 0], labels[:, -1], labels[:, :, -1]]
     sizes[np.unique(np.concatenate([side.reshape(-1) for side in sides]))] = 0
     sizes[0] = 0
     order = np.argsort(sizes)[::-1]
-    if sizes[order[0]] * volume.voxel_m**3 < 1e-6:
+    if sizes[order[0]] * voxel_m**3 < 1e-6:
         raise ScanError(
             "nothing stands on the table: put the thing in the middle, at least a hand's breadth from the edge of what "
             "the camera sees, and show it from all sides"
@@ -122,21 +130,66 @@ def closed_surface(volume: Volume) -> Surface:
     """Return the closed surface of the thing in a volume, its bottom flat on the table."""
     heights = volume.heights()
     ground, floor = (int(np.searchsorted(heights, level)) for level in (0.0, FLOOR_M))
-    thing = thing_mask(volume)
-    tsdf = np.where((volume.tsdf < 0) & ~thing, np.float32(1), volume.tsdf)
-    filled: Any = ndimage.binary_fill_holes(thing)
-    tsdf[filled & ~thing] = -1  # hollows that nothing could have seen
+    tsdf = _only_thing(volume.tsdf, thing_mask(volume))
     tsdf[:, :, ground:floor] = tsdf[:, :, floor, None]
     tsdf[:, :, :ground] = 1
     # the crossing between the last layer below the table and the first one above it lies at z = 0
     share = -heights[ground - 1] / volume.voxel_m
     first = tsdf[:, :, ground]
     tsdf[:, :, ground - 1] = np.where(first < 0, np.clip(-first * share / max(1 - share, 1e-3), 1e-3, None), 1)
-    for axis in range(3):
-        ends: list[Any] = [slice(None)] * 3
-        for ends[axis] in (0, -1):
-            tsdf[tuple(ends)] = np.maximum(tsdf[tuple(ends)], 1e-3)
-    return _zero_crossing(volume, tsdf)
+    return zero_crossing(volume, tsdf)
+
+
+def merged_surface(volumes: list[Volume], T_tables: list[NDArray[np.float64]]) -> Surface:
+    """Return the closed surface of a thing from volumes of several passes in one cube.
+
+    `T_tables`: (4, 4) of each, the volume's frame to the frame of that pass, whose table is at z = 0. Space counts as
+    inside that no pass has seen and that lies above all tables; what only the noise of a table hides, as just above it.
+    """
+    first = volumes[0]
+    value, color = np.zeros_like(first.tsdf), np.zeros_like(first.color)
+    count, colored = np.zeros(first.tsdf.shape, np.uint8), np.zeros(first.tsdf.shape, np.uint8)
+    below, ground = np.zeros(first.tsdf.shape, bool), np.full(first.tsdf.shape, np.float32(-1))
+    for volume, T in zip(volumes, T_tables, strict=True):
+        height_m = _heights_above(volume, T)
+        seen = (volume.tsdf > -1) & (height_m > FLOOR_M)
+        near = seen & (volume.tsdf < 1) & volume.color.any(-1)
+        value[seen] += volume.tsdf[seen]
+        color[near] += volume.color[near]
+        count += seen
+        colored += near
+        below |= height_m < -FLOOR_M
+        at_table = np.abs(height_m) <= FLOOR_M
+        ground[at_table] = np.maximum(ground[at_table], _outlines(volume, T, at_table, height_m[at_table]))
+    tsdf = np.where(count > 0, value / np.maximum(count, 1), ground)
+    tsdf[below] = 1
+    tsdf = _only_thing(tsdf, largest_piece(tsdf < 0, first.voxel_m))
+    return zero_crossing(replace(first, color=color / np.maximum(colored, 1)[..., None]), tsdf)
+
+
+def _heights_above(volume: Volume, T: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the heights (n, n, n) of the voxels above the table of a pass; T (4, 4): volume's frame to the pass."""
+    steps = (np.arange(len(volume.tsdf)) + 0.5) * volume.voxel_m
+    x, y, z = (T[2, axis] * (volume.lower_m[axis] + steps) for axis in range(3))
+    return (x[:, None, None] + y[:, None] + z + T[2, 3]).astype(np.float32)
+
+
+def _outlines(
+    volume: Volume, T: NDArray[np.float64], chosen: NDArray[np.bool_], height_m: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the TSDF of chosen voxels at a table as just above it, cut off at the table."""
+    rise = (FLOOR_M + volume.voxel_m - height_m) / volume.voxel_m
+    above = np.argwhere(chosen) + rise[:, None] * T[2, :3]
+    place = tuple(above.round().astype(int).clip(0, len(volume.tsdf) - 1).T)
+    return np.maximum(volume.tsdf[place], -height_m / np.float32(TRUNCATION_VOXELS * volume.voxel_m))
+
+
+def _only_thing(tsdf: NDArray[np.float32], thing: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return a TSDF without what is beside the thing, and without hollows that nothing could have seen."""
+    alone = np.where((tsdf < 0) & ~thing, np.float32(1), tsdf)
+    filled: Any = ndimage.binary_fill_holes(thing)
+    alone[filled & ~thing] = -1
+    return alone
 
 
 def _open3d_volume(lower_m: NDArray[np.float64], voxel_m: float, count: int, color_type: Any) -> Any:
@@ -150,8 +203,14 @@ def _open3d_volume(lower_m: NDArray[np.float64], voxel_m: float, count: int, col
     )
 
 
-def _zero_crossing(volume: Volume, tsdf: NDArray[np.float32]) -> Surface:
+def zero_crossing(volume: Volume, tsdf: NDArray[np.float32]) -> Surface:
+    """Return the surface where a TSDF (n, n, n) changes its sign, closed, with a volume's colours."""
     o3d = open3d()
+    tsdf = tsdf.copy()
+    for axis in range(3):
+        ends: list[Any] = [slice(None)] * 3
+        for ends[axis] in (0, -1):
+            tsdf[tuple(ends)] = np.maximum(tsdf[tuple(ends)], 1e-3)
     count = len(tsdf)
     plain = o3d.pipelines.integration.TSDFVolumeColorType.NoColor
     cube = _open3d_volume(volume.lower_m, volume.voxel_m, count, plain)

@@ -1,12 +1,13 @@
 """Camera poses of a scan without a board: RGB-D odometry with a pose graph."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.perception.scanning.board_poses import PosedFrames
+from dexgrasp.perception.scanning.board_poses import PosedFrames, ignore
 from dexgrasp.perception.scanning.frames import ScanError, ScanFrame
 from dexgrasp.perception.scanning.fusion import pinhole, rgbd_image
 from dexgrasp.perception.scanning.open3d_import import open3d
@@ -28,22 +29,24 @@ UP_IN_CAMERA = np.array([0.0, -np.sin(np.pi / 4), -np.cos(np.pi / 4)])
 """Up, for a camera that looks down by 45 degrees; found within 50 degrees of it."""
 
 
-def poses_from_odometry(frames: list[ScanFrame]) -> PosedFrames:
+def poses_from_odometry(frames: list[ScanFrame], watch: Callable[[ScanFrame], None] = ignore) -> PosedFrames:
     """Track the camera over the frames; return the frames with poses around the thing in the first image.
 
-    Raises ScanError where the track is lost or no table is found.
+    `watch` is called with each frame as soon as it is tracked, with the pose before loops are closed. Raises ScanError
+    where the track is lost or no table is found.
     """
-    steps = [_step(source, target) for source, target in zip(frames[1:], frames, strict=False)]
-    poses = [np.eye(4)]
-    for number, step in enumerate(steps):
-        if step is None:
+    T_table_first, middle = _table(frames[0])
+    steps, poses = [], [np.eye(4)]
+    for number, (source, target) in enumerate(zip(frames[1:], frames, strict=False)):
+        if (step := _step(source, target)) is None:
             raise ScanError(
                 f"lost track between {frames[number].name} and {frames[number + 1].name}: move slower, keep texture (a "
                 "newspaper under the thing) in view, or use a board (poses=board)"
             )
+        steps.append(step)
         poses.append(poses[-1] @ step[0])
+        watch(replace(source, T_table_cam=T_table_first @ poses[-1]))
     tracked = _optimised(frames, poses, steps)
-    T_table_first, middle = _table(frames[0])
     posed = [replace(frame, T_table_cam=T_table_first @ T) for frame, T in zip(frames, tracked, strict=True)]
     return PosedFrames(frames=posed, left_out={}, scale=1.0, middle_m=middle)
 

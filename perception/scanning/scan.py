@@ -1,6 +1,9 @@
-"""One pass of a scan: frames with poses to a closed mesh, with checks of views, holes and consistency."""
+"""Frames with poses to a closed mesh, with checks of views, holes and consistency.
 
-from dataclasses import dataclass, field
+`scan_pass` makes the mesh of one pass, `join_passes` that of several between which the thing was turned over.
+"""
+
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,10 +17,12 @@ from dexgrasp.perception.scanning.fusion import (
     Surface,
     closed_surface,
     fuse,
+    merged_surface,
     simplified,
     thing_mask,
 )
 from dexgrasp.perception.scanning.open3d_import import open3d
+from dexgrasp.perception.scanning.registration import Registration, SeenSurface, register
 from dexgrasp.utils.bounds import Bounds, bounded
 
 COARSE_VOXEL_M = 0.003
@@ -64,8 +69,15 @@ class ScannedMesh:
     """Share of the thing's pixels without depth."""
     largest_gap_deg: float
     """Largest angle around the thing from which no frame was taken."""
-    unseen: float
-    """Share of the mesh's area that no camera has seen: the bottom, and hollows that were filled."""
+    seen: NDArray[np.bool_] = field(repr=False)
+    """(f,) faces that a camera has seen; the others close the mesh: the bottom, and hollows that were filled."""
+    registered: tuple[Registration, ...] = ()
+    """Poses of further passes in the frame of the first one."""
+
+    @property
+    def unseen(self) -> float:
+        """Return the share of the mesh's area that no camera has seen."""
+        return share_of_area(self.surface, ~self.seen)
 
 
 def scan_pass(posed: PosedFrames, settings: FusionCfg | None = None) -> ScannedMesh:
@@ -74,25 +86,93 @@ def scan_pass(posed: PosedFrames, settings: FusionCfg | None = None) -> ScannedM
     gap_deg = _check_views(posed)
     lower_m, side_m = _box(posed, settings)
     surface = closed_surface(fuse(posed.frames, lower_m, side_m, settings.voxel_m))
-    scene = raycasting_scene(surface)
-    checks = [_compare(surface, scene, frame) for frame in posed.frames]
+    checks = _compare_all(surface, posed.frames)
     holes = float(np.average([check.holes for check in checks], weights=[check.pixels + 1e-9 for check in checks]))
     if holes > MOST_HOLES:
         raise ScanError(
             f"depth is missing on {100 * holes:.0f} % of the thing (at most {100 * MOST_HOLES:g} %): shiny, dark or "
             "transparent surfaces have none; dull them (chalk spray, tape, powder) and scan again"
         )
-    _check_consistency(posed.frames, checks)
+    off = _contradicting(posed.frames, checks)
+    if len(off) > MOST_CONTRADICTING * len(posed.frames):
+        raise ScanError(
+            f"the thing moved on the table: {len(off)} of {len(posed.frames)} frames ({off[0]} to {off[-1]}) "
+            f"contradict the others by more than {1000 * MOST_OFF_M:g} mm: fix it (putty, tape), keep board and table "
+            "still under it, and scan again"
+        )
+    few = simplified(surface, MOST_FACES)
     return ScannedMesh(
-        surface=simplified(surface, MOST_FACES),
+        surface=few,
         frames=posed.frames,
         left_out=posed.left_out,
         scale=posed.scale,
-        residual_m=float(np.median([check.middle_m for check in checks if check.pixels])),
+        residual_m=_residual(checks),
         holes=holes,
         largest_gap_deg=gap_deg,
-        unseen=_unseen(surface, scene, posed.frames),
+        seen=seen_faces(few, posed.frames),
     )
+
+
+def join_passes(passes: list[ScannedMesh], settings: FusionCfg | None = None) -> ScannedMesh:
+    """Return one mesh of several passes, between which the thing was turned over.
+
+    Its frame is that of the first pass.
+
+    Raises ScanError where passes do not fit together, or in several ways.
+    """
+    settings, joined = settings or FusionCfg(), passes[0]
+    for number in range(1, len(passes)):
+        try:
+            found = register(_seen_surface(passes[number]), _seen_surface(joined))
+            joined = _merged(passes[: number + 1], (*joined.registered, found), settings)
+        except ScanError as error:
+            raise ScanError(f"pass {number + 1}: {error}") from error
+    return joined
+
+
+def _seen_surface(scanned: ScannedMesh) -> SeenSurface:
+    return SeenSurface(scanned.surface, scanned.seen)
+
+
+def _merged(passes: list[ScannedMesh], registered: tuple[Registration, ...], settings: FusionCfg) -> ScannedMesh:
+    T_first = [np.eye(4), *(one.T_fixed_moving for one in registered)]
+    frames = [
+        [replace(frame, T_table_cam=T @ frame.T_table_cam) for frame in one.frames]
+        for one, T in zip(passes, T_first, strict=True)
+    ]
+    points = np.concatenate([_moved(one.surface, T).vertices for one, T in zip(passes, T_first, strict=True)])
+    low, high = points.min(0), points.max(0)
+    side_m = float((high - low).max()) + 2 * MARGIN_M
+    lower_m = (low + high - side_m) / 2
+    volumes = [fuse(some, lower_m, side_m, settings.voxel_m) for some in frames]
+    T_tables = [np.linalg.inv(T) for T in T_first]
+    surface = merged_surface(volumes, T_tables)
+    checks = []
+    for number, (one, T) in enumerate(zip(passes, T_tables, strict=True)):
+        some = _compare_all(_moved(surface, T), one.frames)
+        off = _contradicting(one.frames, some)
+        if len(off) > MOST_CONTRADICTING * len(one.frames):
+            raise ScanError(
+                f"{len(off)} of the {len(one.frames)} frames of pass {number + 1} contradict the joined passes by more "
+                f"than {1000 * MOST_OFF_M:g} mm: does something bend or move in the thing? Then scan one pass only"
+            )
+        checks += some
+    few, all_frames = simplified(surface, MOST_FACES), [frame for some in frames for frame in some]
+    return ScannedMesh(
+        surface=few,
+        frames=all_frames,
+        left_out={f"pass {n}, {name}": why for n, one in enumerate(passes, 1) for name, why in one.left_out.items()},
+        scale=float(np.mean([one.scale for one in passes])),
+        residual_m=_residual(checks),
+        holes=float(np.mean([one.holes for one in passes])),
+        largest_gap_deg=max(one.largest_gap_deg for one in passes),
+        seen=seen_faces(few, all_frames),
+        registered=registered,
+    )
+
+
+def _moved(surface: Surface, T: NDArray[np.float64]) -> Surface:
+    return replace(surface, vertices=surface.vertices @ T[:3, :3].T + T[:3, 3])
 
 
 def _check_views(posed: PosedFrames) -> float:
@@ -152,14 +232,18 @@ def _compare(surface: Surface, scene: Any, frame: ScanFrame) -> _Comparison:
     return _Comparison(pixels=int(hit.sum()), holes=holes, middle_m=float(middle), quartile_m=float(quartile))
 
 
-def _check_consistency(frames: list[ScanFrame], checks: list[_Comparison]) -> None:
-    off = [frame.name for frame, check in zip(frames, checks, strict=True) if check.quartile_m > MOST_OFF_M]
-    if len(off) > MOST_CONTRADICTING * len(frames):
-        raise ScanError(
-            f"the thing moved on the table: {len(off)} of {len(frames)} frames ({off[0]} to {off[-1]}) contradict the "
-            "others by more than "
-            f"{1000 * MOST_OFF_M:g} mm: fix it (putty, tape), keep board and table still under it, and scan again"
-        )
+def _compare_all(surface: Surface, frames: list[ScanFrame]) -> list[_Comparison]:
+    scene = raycasting_scene(surface)
+    return [_compare(surface, scene, frame) for frame in frames]
+
+
+def _residual(checks: list[_Comparison]) -> float:
+    return float(np.median([check.middle_m for check in checks if check.pixels]))
+
+
+def _contradicting(frames: list[ScanFrame], checks: list[_Comparison]) -> list[str]:
+    """Return the names of frames whose points are far from the mesh."""
+    return [frame.name for frame, check in zip(frames, checks, strict=True) if check.quartile_m > MOST_OFF_M]
 
 
 def raycasting_scene(surface: Surface) -> Any:
@@ -186,17 +270,27 @@ def cast_depth(scene: Any, frame: ScanFrame, stride: int) -> tuple[NDArray[np.fl
     return found["t_hit"].numpy(), found["primitive_ids"].numpy().astype(np.int64)
 
 
-def _unseen(surface: Surface, scene: Any, frames: list[ScanFrame]) -> float:
-    """Return the share of the area that is in the view of no camera, or hidden from each."""
-    o3d = open3d()
-    corners = surface.vertices[surface.faces]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(cross, axis=1)
-    centres = corners.mean(1) + 0.0005 * cross / np.maximum(area, 1e-12)[:, None]
+def seen_faces(surface: Surface, frames: list[ScanFrame]) -> NDArray[np.bool_]:
+    """Return the faces (f,) that are in the view of a camera and hidden from it by no other face."""
+    o3d, scene = open3d(), raycasting_scene(surface)
+    cross = _double_area_normals(surface)
+    normals = cross / np.maximum(np.linalg.norm(cross, axis=1), 1e-15)[:, None]
+    centres = surface.vertices[surface.faces].mean(1) + 0.0005 * normals
     seen = np.zeros(len(centres), bool)
     for frame in frames:
         towards = frame.T_table_cam[:3, 3] - centres
         rays = np.concatenate([centres, towards], -1).astype(np.float32)
         free = ~scene.test_occlusions(o3d.core.Tensor(rays), tfar=1.0).numpy()
         seen |= free & ((towards * cross).sum(1) > 0)
-    return float(area[~seen].sum() / area.sum())
+    return seen
+
+
+def share_of_area(surface: Surface, faces: NDArray[np.bool_]) -> float:
+    """Return the share of a surface's area that chosen faces (f,) have."""
+    area = np.linalg.norm(_double_area_normals(surface), axis=1)
+    return float(area[faces].sum() / area.sum())
+
+
+def _double_area_normals(surface: Surface) -> NDArray[np.float64]:
+    corners = surface.vertices[surface.faces]
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

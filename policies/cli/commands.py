@@ -172,12 +172,12 @@ COMMANDS = (
         summary="Scan a thing with a depth camera and add it to a library in true size.",
         schema="dexgrasp.policies.real_to_sim.scan:ScanCfg",
         function="dexgrasp.policies.real_to_sim.scan:scan",
-        positional=("source",),
+        positional=("sources...",),
         group="objects",
         examples=(
             "objects scan frames out=runs/my_things name=mug",
+            "objects scan frames frames_upside_down out=runs/my_things name=mug",
             "objects scan realsense out=runs/my_things name=mug mass=0.31",
-            "objects scan frames out=runs/my_things poses=odometry",
         ),
     ),
     CliCommand(

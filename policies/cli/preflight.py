@@ -296,7 +296,7 @@ INPUTS: dict[str, Callable[[Any], object]] = {
         check_source(cfg.source),
         _demand_file(cfg.camera_file, "camera_file", CAMERA_FILE),
     ),
-    "ScanCfg": lambda cfg: check_source(cfg.source),
+    "ScanCfg": lambda cfg: [check_source(source) for source in cfg.sources],
     "ExportCfg": lambda cfg: find_policy(cfg.policy, kind="checkpoint"),
     "PublishCfg": lambda cfg: (
         find_policy(cfg.policy, kind="checkpoint"),

@@ -5,7 +5,7 @@ LIB/scans/NAME.png    photographs beside the mesh from the same places
 LIB/scans/NAME.json   frames that were used and left out, scale, residuals, holes, what was not seen
 """
 
-import logging
+import contextlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +17,20 @@ from dexgrasp.perception.calibration.board_layout import BoardCfg, opencv_board
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.scanning.board_poses import poses_from_board
-from dexgrasp.perception.scanning.frames import read_frames
+from dexgrasp.perception.scanning.frames import ScanError, ScanFrame, read_frames
 from dexgrasp.perception.scanning.fusion import ply_bytes
 from dexgrasp.perception.scanning.odometry import poses_from_odometry
 from dexgrasp.perception.scanning.open3d_import import open3d
-from dexgrasp.perception.scanning.scan import FusionCfg, ScannedMesh, cast_depth, raycasting_scene, scan_pass
+from dexgrasp.perception.scanning.recording import RecordedSource
+from dexgrasp.perception.scanning.scan import (
+    FusionCfg,
+    ScannedMesh,
+    cast_depth,
+    join_passes,
+    raycasting_scene,
+    scan_pass,
+)
+from dexgrasp.policies.real_to_sim.scan_watch import LOOK_S, LiveWatch, ScanWatch
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import add_mesh
 from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry
@@ -34,7 +43,7 @@ from dexgrasp.utils.text import counted, safe_name
 SCANS = "scans"
 VIEWS = 3
 """Photographs in the picture of a scan."""
-log = logging.getLogger("dexgrasp")
+CAMERA = RealSenseCfg(color=True, align_to_color=True)
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,13 @@ log = logging.getLogger("dexgrasp")
 class ScanCfg:
     """Scan a thing with a depth camera and add it to a library of objects."""
 
-    source: str
-    """realsense, realsense:SERIAL, a recording (.db3, .bag) or a folder with camera.json, color/ and depth/."""
+    sources: tuple[str, ...]
+    """realsense, realsense:SERIAL, recordings (.db3, .bag) or folders with camera.json, color/ and depth/: one per
+    pass, between which the thing is turned over."""
     out: str
     """Folder of the library; a new one, or one of scans, to which the thing is added."""
     name: str = ""
-    """Name of the object; empty = that of the source."""
+    """Name of the object; empty = that of the first source."""
     poses: Literal["board", "odometry"] = "board"
     """Where the camera is: by the ChArUco board on which the thing stands, or by RGB-D odometry without a board."""
     mass: Annotated[float | None, Bounds(0.0001, 100)] = None
@@ -57,19 +67,29 @@ class ScanCfg:
     frames: Annotated[int, Bounds(12, 1000)] = 100
     """Largest number of frames that are used, evenly spread over the recording."""
     seconds: Annotated[float, Bounds(1, 3600)] = 45.0
-    """Length of the scan with a live camera."""
+    """Length of a pass with a live camera."""
+    record: str = ""
+    """New folder in which the frames of a live camera are kept, one folder per pass, to scan from them again."""
+    preview: bool = False
+    """Show in a browser what was seen of the thing, and which sides are missing."""
+    port: Annotated[int, Bounds(0, 65_535)] = 8080
+    """Port of the preview; 0 = any free one."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board, as `calibrate board` drew it; one of 11 by 7 squares leaves more of it visible."""
     fusion: FusionCfg = field(default_factory=FusionCfg)
     """Settings of the fusion."""
 
     def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("sources: give a camera, a recording or a folder of frames")
+        if self.record and not any(_is_live(source) for source in self.sources):
+            raise ValueError("record: keeps the frames of a live camera, and no source is one: leave it out")
         safe_name(self.object_name, "name")
 
     @property
     def object_name(self) -> str:
         """Return the name of the object: letters, digits, - and _."""
-        return self.name or "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(self.source).stem)
+        return self.name or "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(self.sources[0]).stem)
 
 
 def _is_scans(folder: Path) -> bool:
@@ -92,22 +112,57 @@ def scan(cfg: ScanCfg) -> None:
         known = read_json_object(out / MANIFEST)["request"]["scans"] if (out / MANIFEST).is_file() else {}
         if cfg.object_name in known:
             raise ValueError(f"out={out} holds a scan '{cfg.object_name}' already: choose another name=")
-        scanned = _scanned_mesh(cfg)
+        if cfg.poses == "board":
+            opencv_board(cfg.board)  # a board that cannot be made is no fault of the frames
+        with ScanWatch(preview=cfg.preview, port=cfg.port) as watch:
+            scanned = _scanned_mesh(cfg, watch)
         entry = _add(cfg, out, scanned, known)
     print(_summary(scanned, entry, cfg, out))
 
 
-def _scanned_mesh(cfg: ScanCfg) -> ScannedMesh:
-    if cfg.poses == "board":
-        opencv_board(cfg.board)  # a board that cannot be made is no fault of the frames
-    camera = RealSenseCfg(color=True, align_to_color=True)
-    seconds = cfg.seconds if cfg.source.partition(":")[0] == "realsense" else np.inf
-    with open_camera(cfg.source, cfg=camera) as source:
-        frames = read_frames(source, cfg.frames, seconds)
-    log.info("%s read", counted(len(frames), "frame"))
-    posed = poses_from_board(frames, cfg.board) if cfg.poses == "board" else poses_from_odometry(frames)
-    log.info("poses of %s found", counted(len(posed.frames), "frame"))
+def _scanned_mesh(cfg: ScanCfg, watch: ScanWatch) -> ScannedMesh:
+    passes = []
+    for number in range(1, len(cfg.sources) + 1):
+        try:
+            passes.append(_scan_source(number, cfg, watch))
+        except ScanError as error:
+            where = f"pass {number} ({cfg.sources[number - 1]}): " if len(cfg.sources) > 1 else ""
+            raise ScanError(f"{where}{error}") from error
+    return join_passes(passes, cfg.fusion)
+
+
+def _scan_source(number: int, cfg: ScanCfg, watch: ScanWatch) -> ScannedMesh:
+    spec, what = cfg.sources[number - 1], f"pass {number}"
+    if _is_live(spec):
+        frames = _live_frames(number, cfg, watch)
+    else:
+        with open_camera(spec, cfg=CAMERA) as source:
+            frames = read_frames(source, cfg.frames)
+    with watch.begin(what, len(frames)):
+        if cfg.poses == "board":
+            posed = poses_from_board(frames, cfg.board, watch.frame)
+        else:
+            posed = poses_from_odometry(frames, watch.frame)
     return scan_pass(posed, cfg.fusion)
+
+
+def _live_frames(number: int, cfg: ScanCfg, watch: ScanWatch) -> list[ScanFrame]:
+    if number > 1:
+        try:
+            input(f"turn the thing over for pass {number}, then press Enter: ")
+        except EOFError as error:
+            raise ScanError("a further pass of a live camera needs a terminal, to say when the thing lies") from error
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_camera(cfg.sources[number - 1], cfg=CAMERA))
+        if cfg.record:
+            source = RecordedSource(source, Path(cfg.record) / f"pass_{number}")
+        stack.enter_context(watch.begin(f"pass {number}, live", round(cfg.seconds / LOOK_S)))
+        look = LiveWatch(watch, cfg.board) if cfg.poses == "board" else lambda frame: None
+        return read_frames(source, cfg.frames, cfg.seconds, look)
+
+
+def _is_live(spec: str) -> bool:
+    return spec.partition(":")[0] == "realsense"
 
 
 def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -> ObjectEntry:
@@ -119,7 +174,7 @@ def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -
     with atomic_path(mesh) as partial:
         write_bytes(partial, ply_bytes(scanned.surface))
     facts = _facts(scanned, cfg)
-    command = f"dexgrasp objects scan {cfg.source} out=LIB"
+    command = f"dexgrasp objects scan {' '.join(cfg.sources)} out=LIB"
     try:
         entry = add_mesh(out, mesh, name, settings, scans={**known, name: facts}, command=command)
     except Exception:
@@ -134,7 +189,7 @@ def _add(cfg: ScanCfg, out: Path, scanned: ScannedMesh, known: dict[str, Any]) -
 
 def _facts(scanned: ScannedMesh, cfg: ScanCfg) -> dict[str, Any]:
     return {
-        "source": cfg.source,
+        "sources": list(cfg.sources),
         "poses": cfg.poses,
         "frames": len(scanned.frames),
         "frames_left_out": len(scanned.left_out),
@@ -143,7 +198,11 @@ def _facts(scanned: ScannedMesh, cfg: ScanCfg) -> dict[str, Any]:
         "holes": scanned.holes,
         "largest_gap_deg": scanned.largest_gap_deg,
         "unseen": scanned.unseen,
-        "bottom": "closed flat on the table",
+        "bottom": "closed flat on the table" if not scanned.registered else "seen where the passes show it",
+        "passes": [
+            {"misfit_m": one.misfit_m, "overlap": one.overlap, "T_first": one.T_fixed_moving.tolist()}
+            for one in scanned.registered
+        ],
         "mass": "given" if cfg.mass is not None else f"density {cfg.density:g} kg/m^3",
         "fusion": asdict(cfg.fusion),
     }
@@ -182,8 +241,13 @@ def _summary(scanned: ScannedMesh, entry: ObjectEntry, cfg: ScanCfg, out: Path) 
             f"{used}, widest gap {scanned.largest_gap_deg:.0f} deg{scale}",
             f"measured points lie {1000 * scanned.residual_m:.1f} mm from the mesh (median), "
             f"{100 * scanned.holes:.0f} % of its pixels had no depth",
-            f"{100 * scanned.unseen:.0f} % of its surface was seen by no frame and is closed: the bottom flat on the "
-            "table, hidden hollows filled",
+            *(
+                f"pass {number} joined: {1000 * one.misfit_m:.2f} mm off, {100 * one.overlap:.0f} % of what it saw was "
+                "seen before"
+                for number, one in enumerate(scanned.registered, start=2)
+            ),
+            f"{100 * scanned.unseen:.0f} % of its surface was seen by no frame and is closed: "
+            f"{'' if scanned.registered else 'the bottom flat on the table, '}hidden hollows filled",
             f"look at it: {out}/{SCANS}/{entry.name}.png, {entry.name}.ply; report in {entry.name}.json",
         ]
     )

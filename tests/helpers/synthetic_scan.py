@@ -121,13 +121,16 @@ def box_scene(half_m, pos_m=(0.0, 0.0), yaw_rad=0.0, more=()):
     return table_scene(add)
 
 
-def render(scene, poses, *, camera=CAMERA, board=BOARD, seed=0, errors=True, missing=0.02):
-    """Return the scan of a scene from camera poses (n, 4, 4); `board=None`: a plain textured table."""
+def render(scene, poses, *, camera=CAMERA, board=BOARD, seed=0, errors=True, missing=0.02, T_texture_table=None):
+    """Return the scan of a scene from camera poses (n, 4, 4); `board=None`: a plain textured table.
+
+    `T_texture_table`: pose of the table in the frame of the thing's texture, for a thing that was turned over.
+    """
     rng = np.random.default_rng(seed)
     scan = RenderedScan(camera=camera)
     for T in poses:
         depth_m, labels = cast(scene, camera, T)
-        scan.color.append(_colour(depth_m, labels, camera, T, board))
+        scan.color.append(_colour(depth_m, labels, camera, T, board, T_texture_table))
         if errors:
             draws = DepthNoiseDraws.draw((camera.height, camera.width), rng, missing)
             add_depth_errors(depth_m, DEPTH_CAMERA, draws)
@@ -149,9 +152,12 @@ def points_of(depth_m, camera, T):
     return (T[:3, :3] @ points + T[:3, 3:]).reshape(3, *depth_m.shape)
 
 
-def _colour(depth_m, labels, camera, T, board):
+def _colour(depth_m, labels, camera, T, board, T_texture_table):
     """Return the colour image (rows, columns, 3): texture of table and thing by place, the print of the board."""
     x, y, z = points_of(depth_m, camera, T)
+    if T_texture_table is not None:
+        turned = points_of(depth_m, camera, T_texture_table @ T)
+        x, y, z = np.where(labels > 0, turned, (x, y, z))
     waves = sum(np.sin(k * (np.cos(a) * x + np.sin(a) * y + np.cos(3 * a) * z)) for k, a in WAVES)
     image = np.clip(150 + 18 * waves, 60, 230)
     image[labels < 0] = GREY[-1]
