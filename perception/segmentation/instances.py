@@ -25,6 +25,10 @@ GAP_PX = 3
 ENCLOSED_SHARE, LOWER_SHARE = 0.6, 0.7
 """Least share of a part's outline along another one, and of this border along which it is the lower one, of a cavity.
 """
+CELL_POINTS = 2
+"""Cells with fewer pixels that are sure to be of objects are empty."""
+LEAST_PATCH = 8
+"""Least number of pixels of a patch without a core."""
 CORE_PX = 1.5
 """Least distance of the centre of a patch from valleys and outlines."""
 MERGE_WEIGHTS = np.array([1.67, 3.20, -2.59, -1.40])
@@ -42,30 +46,44 @@ Labels = NDArray[np.int32]
 def find_instances(
     depth_m: NDArray[np.float32],
     height_m: NDArray[np.float32],
-    inside: NDArray[np.bool_],
     focal_px: float,
     min_points: int,
 ) -> Labels:
-    """Return the number of the object, from 1, of every pixel (rows, columns) `inside`; 0 elsewhere.
+    """Return the number of the object, from 1, of every pixel (rows, columns); 0 where none is.
 
-    `height_m` (rows, columns): height over the table [m]; `inside` (rows, columns): pixels of objects, without table
-    and robot; `focal_px`: focal length in pixels of this image. Groups of fewer pixels than `min_points` are no
-    objects.
+    `height_m` (rows, columns): height over the table [m] of the pixels of objects, 0 at table and robot; `focal_px`:
+    focal length in pixels of this image. Groups of fewer pixels than `min_points` are no objects.
     """
     labels = np.zeros(depth_m.shape, np.int32)
-    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero((height_m > 0).any(axis)) for axis in (1, 0))
     if not len(rows):
         return labels
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    near_m, inside = depth_m[window], _without_specks(inside[window], min_points)
-    if not inside.any():
-        return labels
+    near_m, height_m = depth_m[window], height_m[window]
+    inside = height_m > 0
     pitch_m = float(near_m[inside].mean()) / focal_px
     bend_rad = bends(near_m, inside, focal_px, max(LEAST_REACH_PX, round(REACH_M / pitch_m)))
     patches = split(inside, bend_rad)
-    parts = _with_cavities(_merged(patches, bend_rad, near_m, pitch_m), height_m[window])
+    parts = _with_cavities(_merged(patches, bend_rad, near_m, pitch_m), height_m)
     labels[window] = _numbered(parts, min_points)
     return labels
+
+
+def near_sure(
+    row: NDArray[np.int64], column: NDArray[np.int64], sure: NDArray[np.bool_], cell_px: int, min_points: int
+) -> NDArray[np.bool_]:
+    """Return the mask (n,) of pixels near groups of pixels that are sure to be of objects.
+
+    Near is in a cell of `cell_px` pixels of such a group, or beside it; a group has at least `min_points` of `sure`
+    (n,). Low parts of an object belong to it; by themselves they could be noise of the table.
+    """
+    columns = int(column.max(initial=0)) // cell_px + 1
+    flat = row // cell_px * columns + column // cell_px
+    rows = int(row.max(initial=0)) // cell_px + 1
+    count = np.bincount(flat[sure], minlength=rows * columns).reshape(rows, columns)
+    groups, _ = _label(count >= CELL_POINTS)
+    size = np.bincount(groups.reshape(-1), count.reshape(-1))
+    return _widened((groups > 0) & (size >= min_points)[groups]).reshape(-1)[flat]
 
 
 def bends(
@@ -104,7 +122,10 @@ def split(inside: NDArray[np.bool_], bend_rad: NDArray[np.float32]) -> Labels:
     labels = np.asarray(ndimage.watershed_ift(height, markers, AROUND), np.int32)
     labels[~inside | (labels < 0)] = 0
     rest, _ = _label(inside & (labels == 0))  # parts too thin for a core
-    return np.where(rest > 0, rest + count, labels).astype(np.int32)
+    size = np.bincount(rest.reshape(-1))
+    size[0] = 0
+    number = np.where(size >= LEAST_PATCH, np.arange(count, count + len(size)), 0).astype(np.int32)
+    return labels + number[rest]
 
 
 def _shifted(shape: tuple[int, ...], reach_px: int, down: int, right: int) -> tuple[slice, slice]:
@@ -124,13 +145,6 @@ def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.maximum_filter(mask.view(np.uint8), 3)) > 0
 
 
-def _without_specks(inside: NDArray[np.bool_], min_points: int) -> NDArray[np.bool_]:
-    """Return the mask without groups of fewer pixels, more than two pixels apart from the others."""
-    groups, _ = _label(_widened(inside))
-    size = np.bincount(groups[inside], minlength=1)
-    return inside & (size >= min_points)[groups] if len(size) > 1 else np.zeros_like(inside)
-
-
 def _merged(patches: Labels, bend_rad: NDArray, depth_m: NDArray, pitch_m: float) -> Labels:
     """Merge the pair of patches that most likely is one object, until none likely is; return the labels."""
     size = np.bincount(patches.reshape(-1)).astype(float)
@@ -140,9 +154,12 @@ def _merged(patches: Labels, bend_rad: NDArray, depth_m: NDArray, pitch_m: float
         largest = np.argsort(-size, kind="stable")[: MOST_PATCHES - 1]
         number[largest] = np.arange(1, MOST_PATCHES)
         patches, size = number[patches], np.concatenate([[0.0], size[largest]])
-    borders = _borders(patches, bend_rad, depth_m, pitch_m)
+    constant, opened, stepped, small = MERGE_WEIGHTS
+    length, open_length, step_length = _borders(patches, bend_rad, depth_m, pitch_m)
+    borders = np.stack([length, opened * open_length + stepped * step_length])
+    side = constant + small * (np.log(100 * pitch_m) + np.log(np.maximum(size, 1)) / 2)  # falls with the size
     root = np.arange(len(size))
-    odds = _log_odds(borders, size[:, None], size, pitch_m)
+    odds = _log_odds(borders, side[:, None], side)
     while True:
         kept, gone = divmod(int(odds.argmax()), len(size))
         if odds[kept, gone] <= 0:
@@ -151,21 +168,21 @@ def _merged(patches: Labels, bend_rad: NDArray, depth_m: NDArray, pitch_m: float
         borders[:, :, kept] = borders[:, kept]
         borders[:, gone] = borders[:, :, gone] = borders[:, kept, kept] = 0
         size[kept] += size[gone]
+        side[kept] = constant + small * (np.log(100 * pitch_m) + np.log(size[kept]) / 2)
         root[root == gone] = kept
         odds[gone] = odds[:, gone] = -np.inf
-        odds[kept] = odds[:, kept] = _log_odds(borders[:, kept], size[kept], size, pitch_m)
+        odds[kept] = odds[:, kept] = _log_odds(borders[:, kept], side[kept], side)
 
 
-def _log_odds(borders: NDArray, size: NDArray, sizes: NDArray, pitch_m: float) -> NDArray[np.float64]:
-    """Return the log odds (..., patch) that patches of `size` pixels are of one object with those of `sizes`.
+def _log_odds(borders: NDArray, side: NDArray, sides: NDArray) -> NDArray[np.float64]:
+    """Return the log odds (..., patch) that patches are of one object; -inf without a border.
 
-    -inf without a border. `borders` (3, ..., patch): pixels of the border, those that are open, those that are steps.
+    `borders` (2, ..., patch): length, and weighted length of what is open or a step; `side`, `sides`: terms of the
+    patches' sizes, larger for the smaller one.
     """
-    length = np.maximum(borders[0], 1)
-    side_cm = 100 * pitch_m * np.sqrt(np.maximum(np.minimum(size, sizes), 1))
-    constant, opened, stepped, small = MERGE_WEIGHTS
-    odds = constant + (opened * borders[1] + stepped * borders[2]) / length + small * np.log(side_cm)
-    return np.where(borders[0] > 0, odds, -np.inf)
+    odds = np.maximum(side, sides) + borders[1] / np.maximum(borders[0], 1)
+    odds[borders[0] == 0] = -np.inf
+    return odds
 
 
 def _borders(patches: Labels, bend_rad: NDArray, depth_m: NDArray, pitch_m: float) -> NDArray[np.float64]:

@@ -22,13 +22,15 @@ from dexgrasp.perception.segmentation.clustering import (
     on_surfaces,
     sample_points,
 )
-from dexgrasp.perception.segmentation.instances import find_instances
+from dexgrasp.perception.segmentation.instances import find_instances, near_sure
 from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
 from dexgrasp.perception.segmentation.target import LabelledPoints, Target, choose, follow, read_labels
 from dexgrasp.utils.bounds import Bounds, bounded
 
 MAX_SLOPE = 6.0
 """Largest depth slope [m per m of image] of one surface, viewed 80 degrees from its normal."""
+TABLE_PIXELS = 20_000
+"""About so many pixels suffice for the table; images of more are thinned for it."""
 MIN_CELL_PIXELS = 2.5
 """A cell of the clustering is at least so many pixels wide: else far objects would fall apart."""
 
@@ -116,7 +118,7 @@ class Segmenter:
     def __init__(self, cfg: SegmentationCfg, intrinsics: Intrinsics, plane: Plane = TABLE) -> None:
         """`plane`: the table where `cfg.plane` is "known"."""
         self.cfg, self.intrinsics, self._plane = cfg, intrinsics, plane
-        self._rays = intrinsics.rays(cfg.stride).reshape(2, -1)
+        self._rays = intrinsics.rays(cfg.stride)
         corners = np.array([cfg.box_lower_m, cfg.box_upper_m], np.float32)
         self._lower, self._upper = corners[:, :, None]
         self._target = Target.parse(cfg.target)
@@ -124,6 +126,8 @@ class Segmenter:
             size = f"{intrinsics.width}x{intrinsics.height}"
             raise ValueError(f"target: {self._target} lies outside the image of {size} pixels")
         self._labels = self._read_labels() if cfg.labels else None
+        self._every = 1 if self.is_largest else max(1, round((self._rays[0].size / TABLE_PIXELS) ** 0.5))
+        self._table_rays = np.ascontiguousarray(self._rays[:, :: self._every, :: self._every])
 
     def __call__(
         self,
@@ -144,7 +148,10 @@ class Segmenter:
         """
         choosing = mask is None and earlier_w is None  # what is followed may be behind the hand
         T_world_cam = self._check(frame, mask)
-        cloud, plane, pitch_m = self._foreground(frame, T_world_cam, capsules, seed, lap, choosing=choosing)
+        own_search = mask is None and not self.is_largest and self._labels is None
+        cloud, plane, pitch_m = self._foreground(
+            frame, T_world_cam, capsules, seed, lap, choosing=choosing, own_search=own_search
+        )
         if mask is None and not self.is_largest:
             chosen = self._chosen(cloud, plane, earlier_w)
         elif mask is None:
@@ -172,7 +179,9 @@ class Segmenter:
         0 where none is; objects of the own search are numbered by falling size. Raises NoObjectError or NoPlaneError.
         """
         T_world_cam = self._check(frame, None)
-        cloud, plane, _ = self._foreground(frame, T_world_cam, capsules, seed, lambda stage: None, choosing=False)
+        cloud, plane, _ = self._foreground(
+            frame, T_world_cam, capsules, seed, lambda stage: None, choosing=False, own_search=self._labels is None
+        )
         labels = np.zeros(cloud.image.shape, np.int32)
         labels.reshape(-1)[cloud.index] = self._instances(cloud, plane)
         return labels
@@ -186,24 +195,53 @@ class Segmenter:
         lap: Callable[[str], None],
         *,
         choosing: bool,
+        own_search: bool,
     ) -> tuple["_Cloud", Plane, float]:
         """Return the points of all objects, the table and the pixel spacing at the objects [m].
 
-        `choosing`: refuse a target that is the robot.
+        `choosing`: refuse a target that is the robot. `own_search`: the objects are to be found, so that noise of the
+        table is left out first.
         """
-        cloud = self._cloud(frame, T_world_cam, lap)
-        cloud.keep("in workspace", self._in_workspace(cloud.points_w))
-        plane = self._table(cloud, seed)
-        lap("table")
-        least_m = max(self.cfg.min_height_m, self.cfg.footprint_factor * plane.roughness_m)
-        cloud.keep("above the table", plane.height(cloud.points_w) > least_m)
+        cloud, plane = self._above_table(frame, T_world_cam, seed, lap)
         if capsules is not None:
             if choosing:
                 self._check_target(capsules, cloud)
             cloud.keep("not the robot", ~capsules.contain(cloud.points_w, self.cfg.hand_margin_m))
         pitch_m = self._pitch_m(cloud.points_w, T_world_cam)
+        if own_search and pitch_m:
+            sure = plane.height(cloud.points_w) > self.cfg.roughness_factor * plane.roughness_m
+            cell_px = max(1, round(self.cfg.cell_m / pitch_m))
+            row, column = np.divmod(cloud.index, cloud.image.shape[1])
+            cloud.keep("of objects", near_sure(row, column, sure, cell_px, self.cfg.min_points))
         cloud.keep("on surfaces", on_surfaces(cloud.image, cloud.index, MAX_SLOPE * pitch_m))
         return cloud, plane, pitch_m
+
+    def _above_table(
+        self, frame: DepthFrame, T_world_cam: NDArray[np.float64], seed: int, lap: Callable[[str], None]
+    ) -> tuple["_Cloud", Plane]:
+        """Return the points above the table, and the table.
+
+        Where objects are told apart in a large image, the table is fitted to some of its rows and columns, by which the
+        points up to the workspace are counted, and only points above it are computed.
+        """
+        image = np.ascontiguousarray(frame.depth_m[:: self.cfg.stride, :: self.cfg.stride])
+        every = self._every
+        cloud = self._cloud(np.ascontiguousarray(image[::every, ::every]), self._table_rays, T_world_cam, lap)
+        cloud.keep("in workspace", self._in_workspace(cloud.points_w))
+        plane = self._table(cloud, seed)
+        lap("table")
+        least_m = max(self.cfg.min_height_m, self.cfg.footprint_factor * plane.roughness_m)
+        if every == 1:
+            cloud.keep("above the table", plane.height(cloud.points_w) > least_m)
+            return cloud, plane
+        counts = {stage: every**2 * count for stage, count in cloud.counts.items()}
+        normal_c, height_m = plane.normal_w @ T_world_cam[:3, :3], plane.normal_w @ T_world_cam[:3, 3] - plane.offset_m
+        slope = np.float32(normal_c[0]) * self._rays[0] + np.float32(normal_c[1]) * self._rays[1]
+        slope += np.float32(normal_c[2])
+        cloud = self._cloud(image, self._rays, T_world_cam, lap, slope * image > np.float32(least_m - height_m))
+        cloud.counts = counts
+        cloud.keep("above the table", self._in_workspace(cloud.points_w))
+        return cloud, plane
 
     @property
     def is_largest(self) -> bool:
@@ -214,10 +252,8 @@ class Segmenter:
         """Return the number (n,) of each point's object, 0 = of none: that of the label image, else an own one."""
         if self._labels is not None:
             return self._given_labels(cloud)
-        focal_px = self.intrinsics.fx / self.cfg.stride
-        return find_instances(
-            cloud.image, cloud.spread(plane.height(cloud.points_w)), cloud.mask(), focal_px, self.cfg.min_points
-        ).reshape(-1)[cloud.index]
+        height_m, focal_px = cloud.spread(plane.height(cloud.points_w)), self.intrinsics.fx / self.cfg.stride
+        return find_instances(cloud.image, height_m, focal_px, self.cfg.min_points).reshape(-1)[cloud.index]
 
     def _chosen(self, cloud: "_Cloud", plane: Plane, earlier_w: NDArray[np.float32] | None) -> NDArray[np.bool_]:
         """Return the mask (n,) of the target's points."""
@@ -270,12 +306,20 @@ class Segmenter:
             )
         return labels
 
-    def _cloud(self, frame: DepthFrame, T_world_cam: NDArray[np.float64], lap: Callable[[str], None]) -> "_Cloud":
-        image = np.ascontiguousarray(frame.depth_m[:: self.cfg.stride, :: self.cfg.stride])
+    def _cloud(
+        self,
+        image: NDArray[np.float32],
+        rays: NDArray[np.float32],
+        T_world_cam: NDArray[np.float64],
+        lap: Callable[[str], None],
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> "_Cloud":
+        """Return the points of an image (rows, columns) in range, of the `wanted` pixels only where given."""
         flat, (near, far) = image.reshape(-1), self.cfg.range_m
-        index = np.flatnonzero((flat > near) & (flat < far))
+        kept = (flat > near) & (flat < far)
+        index = np.flatnonzero(kept if wanted is None else kept & wanted.reshape(-1))
         lap("in range")
-        points_w = to_frame(T_world_cam, deproject(flat[index], np.take(self._rays, index, axis=1)))
+        points_w = to_frame(T_world_cam, deproject(flat[index], np.take(rays.reshape(2, -1), index, axis=1)))
         lap("deprojected")
         return _Cloud(
             image=image, index=index, points_w=points_w, counts={"pixels": image.size, "in range": len(index)}, lap=lap

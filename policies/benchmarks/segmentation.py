@@ -56,6 +56,7 @@ class BenchSegmentationCfg:
 def bench_segmentation(cfg: BenchSegmentationCfg) -> None:
     """Measure the quality, print the table, write RUN/segmentation.json with every scene."""
     clutter = cfg.scene == "clutter"
+    Segmenter(cfg.segment, CAMERA)  # a target or a label image that does not fit is refused before anything is written
     with Run.open(cfg.out, cfg) as run:
         table, scenes = _clutter(cfg) if clutter else _single_objects(cfg)
         write_json(run.file("segmentation.json"), {"table": table, "scenes": scenes, "facts": run.facts})

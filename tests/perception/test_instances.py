@@ -11,7 +11,7 @@ from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.cameras.extrinsics import pose_matrix
 from dexgrasp.perception.cameras.temporal_filter import median_depth
 from dexgrasp.perception.robot_mask import Capsules
-from dexgrasp.perception.segmentation.instances import bends
+from dexgrasp.perception.segmentation.instances import bends, near_sure
 from dexgrasp.perception.segmentation.pipeline import NoObjectError, SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.target import Target, read_labels
 from dexgrasp.policies.benchmarks.clutter_segmentation import matches, middle, panoptic_quality, summarise_clutter
@@ -283,3 +283,29 @@ def test_the_bench_measures_clutter(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "panoptic quality" in text and "depth image to instances" in text
     assert (tmp_path / "a/segmentation.json").is_file()
+
+
+@pytest.mark.parametrize("scene", ["single", "clutter"])
+@pytest.mark.parametrize("option", ["labels=MISSING", "target=640,3"])
+def test_a_bench_that_is_refused_leaves_no_folder(tmp_path, capsys, scene, option):
+    out = tmp_path / "run"
+    assert main(["bench", "segmentation", f"scene={scene}", "scenes=1", f"segment.{option}", f"out={out}"]) != 0
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not out.exists()
+
+
+def test_noise_of_the_table_is_no_object_and_low_parts_beside_sure_ones_are():
+    row, column = (part.reshape(-1) for part in np.mgrid[:40, :60])
+    sure = (row >= 10) & (row < 16) & (column >= 10) & (column < 16)  # 36 pixels
+    lone = (row == 30) & (column >= 40) & (column < 44)  # 4 pixels of noise
+    near = near_sure(row, column, sure | lone, cell_px=4, min_points=20).reshape(40, 60)
+    rows, columns = (np.flatnonzero(near.any(axis)) for axis in (1, 0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (4, 19, 4, 19)  # cells 2 and 3, and one beside them
+    assert near[4:20, 4:20].all()
+
+
+def test_a_single_noisy_frame_shows_the_objects_and_no_noise():
+    frame, truth = render(*SCENE, T_world_cam=ABOVE)
+    noisy = frame.depth_m.copy()
+    add_depth_errors(noisy, CAMERA, DepthNoiseDraws.draw(noisy.shape, np.random.default_rng(0), missing=0.02))
+    labels = Segmenter(CFG, CAMERA).instances(replace(frame, depth_m=noisy))
+    assert labels.max() <= 4 and min(best(labels, truth, number) for number in (1, 2, 3)) > 0.7
