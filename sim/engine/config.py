@@ -7,8 +7,8 @@ from dexgrasp.utils.bounds import Bounds, bounded
 
 EngineName = Literal["cpu", "warp"]
 
-BUFFERS = ("warp.nconmax", "warp.njmax", "warp.max_contacts_per_sensor")
-"""Options that change no outcome: a buffer that is too small is an error."""
+BUFFERS = ("warp.nconmax", "warp.njmax", "warp.max_contacts_per_sensor", "warp.cuda_graphs")
+"""Options that change no outcome: a buffer that is too small is an error, a graph repeats what was done without it."""
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class WarpCfg:
     ccd_iterations: Annotated[int, Bounds(0, 1000)] = 0
     """Iterations of the collision of two convex pieces at most. 0: MuJoCo's own, 35."""
     cuda_graphs: bool = False
-    """Whether a GPU repeats a recorded gradient step, one launch for all its operations."""
+    """Whether a GPU repeats recorded control steps and gradient steps, by one launch for many operations."""

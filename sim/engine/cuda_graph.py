@@ -9,7 +9,7 @@ it assigns to attributes of its owner is copied to where it was (`HeldState`). O
 """
 
 import logging
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
@@ -116,32 +116,32 @@ class HeldState:
     CPU beside a GPU, and numbers, are the host's: they are set again after a replay, which runs no Python.
     """
 
-    def __init__(self, owner: object, device: torch.device) -> None:
-        self._device, self._objects = device, list(_objects(owner))
+    def __init__(self, owner: object, device: torch.device, apart: Sequence[object]) -> None:
+        """`apart`: objects that are left out, with all that is reached by them alone."""
+        self._device, self._objects = device, list(_objects(owner, apart))
         self._values = {(place, name): value for place, name, value in self._attributes() if self._leaves(value)}
 
     def hold(self) -> None:
         """Copy tensors that were assigned anew to their first memory.
 
-        Raise ValueError where they do not fit there.
+        Raise ValueError, and change nothing, where they do not fit there.
         """
         pairs: dict[int, tuple[Tensor, Tensor]] = {}
-        for (place, name), value in self._values.items():
-            present = vars(self._objects[place])[name]
-            if present is value:
-                continue
-            old, new = self._leaves(value), self._leaves(present)
+        moved = [(self._objects[place], name, value) for (place, name), value in self._values.items()]
+        moved = [(holder, name, value) for holder, name, value in moved if vars(holder)[name] is not value]
+        for holder, name, value in moved:
+            old, new = self._leaves(value), self._leaves(vars(holder)[name])
             if [leaf.shape for leaf in old] != [leaf.shape for leaf in new]:
-                raise ValueError(f"{type(self._objects[place]).__name__}.{name} has another shape")
+                raise ValueError(f"{type(holder).__name__}.{name} has another shape")
             for to, source in zip(old, new, strict=True):
                 if pairs.setdefault(id(to), (to, source))[1] is not source:
-                    raise ValueError(f"{type(self._objects[place]).__name__}.{name} shares its memory no more")
-            setattr(self._objects[place], name, value)
-        moved = {id(to) for to, _ in pairs.values()}
-        sources = [source.clone() if id(source) in moved else source for _, source in pairs.values()]
+                    raise ValueError(f"{type(holder).__name__}.{name} shares its memory no more")
+        sources = [source.clone() if id(source) in pairs else source for _, source in pairs.values()]
         for (to, _), source in zip(pairs.values(), sources, strict=True):
             if to is not source:
                 to.copy_(source)
+        for holder, name, value in moved:
+            setattr(holder, name, value)
 
     def host_values(self) -> dict[tuple[int, str], Any]:
         """Return copies of the host's tensors and numbers."""
@@ -193,15 +193,16 @@ def _entries(value: object) -> Iterator[object]:
         yield from _entries(part)
 
 
-def _objects(owner: object) -> Iterator[object]:
-    """Yield an object and all objects of this package that it refers to."""
-    waiting, seen = [owner], {id(owner)}
+def _objects(owner: object, apart: Sequence[object]) -> Iterator[object]:
+    """Yield an object and all objects of this package that it refers to, without those `apart`."""
+    waiting, seen = [owner], {id(owner), *map(id, apart)}
     while waiting:
         holder = waiting.pop()
         yield holder
         for value in vars(holder).values():
             for entry in _entries(value):
-                ours = type(entry).__module__.startswith("dexgrasp.") and hasattr(entry, "__dict__")
+                module = type(entry).__module__
+                ours = module.startswith("dexgrasp.") and module != __name__ and hasattr(entry, "__dict__")
                 if ours and id(entry) not in seen:
                     seen.add(id(entry))
                     waiting.append(entry)
@@ -211,10 +212,17 @@ class GraphedFunction:
     """Calls a function of named tensors: on a GPU by graphs that were recorded of it."""
 
     def __init__(
-        self, function: Callable[[Tensors], dict[str, Tensor]], device: torch.device, owner: object = None
+        self,
+        function: Callable[[Tensors], dict[str, Tensor]],
+        device: torch.device,
+        owner: object = None,
+        apart: Sequence[object] = (),
     ) -> None:
-        """`owner`: object whose state the function changes, also by assigning to attributes; None: only in place."""
-        self._function, self._device, self._owner = function, device, owner
+        """`owner`: object whose state the function changes, also by assigning to attributes; None: only in place.
+
+        `apart`: objects of the owner that the function does not read, whose tensors may come and go.
+        """
+        self._function, self._device, self._owner, self._apart = function, device, owner, apart
         self._recorder = make_recorder(device)
         self._inputs: dict[str, Tensor] = {}
         self._outputs: dict[str, Tensor] = {}
@@ -228,10 +236,7 @@ class GraphedFunction:
         """
         if self._recorder is None or key is None:
             return self._function(inputs)
-        if not self._fits(inputs):
-            self._start_anew(inputs)
-        for name, memory in self._inputs.items():
-            memory.copy_(inputs[name])
+        self._prepare(inputs)
         if key not in self._plays:
             self._plays[key] = None
             found = self._recorder.warm_up(lambda: self._function(self._inputs))
@@ -240,33 +245,32 @@ class GraphedFunction:
         play = self._plays[key]
         if play is None:
             play = self._plays[key] = self._record()
-            play[0].replay()
-        else:
-            if self._held is not None:
-                self._held.hold()
-            play[0].replay()
-            if self._held is not None:
-                self._held.set_host_values(play[1])
+        play[0].replay()
+        if self._held is not None:
+            self._held.set_host_values(play[1])
         return {name: value.clone() for name, value in self._outputs.items()}
 
-    def _fits(self, inputs: Tensors) -> bool:
-        return {name: value.shape for name, value in inputs.items()} == {
-            name: memory.shape for name, memory in self._inputs.items()
-        }
-
-    def _start_anew(self, inputs: Tensors) -> None:
-        if self._inputs:
-            log.info("CUDA graphs of %s are recorded anew: inputs of another shape", self._function.__qualname__)
-        self._inputs = {name: torch.empty_like(value) for name, value in inputs.items()}
-        self._outputs, self._held = {}, None
-        self._plays.clear()
+    def _prepare(self, inputs: Tensors) -> None:
+        """Bring inputs and state to the memory of the recordings, which are dropped where they do not fit there."""
+        shapes, known = ({name: value.shape for name, value in each.items()} for each in (inputs, self._inputs))
+        try:
+            if shapes != known:
+                raise ValueError("the inputs have another shape")
+            if self._held is not None:
+                self._held.hold()
+        except ValueError as error:
+            if known:
+                log.info("the CUDA graphs of %s are recorded anew: %s", self._function.__qualname__, error)
+            self._inputs = {name: torch.empty_like(value) for name, value in inputs.items()}
+            self._outputs, self._held = {}, None
+            self._plays.clear()
+        for name, memory in self._inputs.items():
+            memory.copy_(inputs[name])
 
     def _record(self) -> tuple[_Recording, Mapping]:
         assert self._recorder is not None
         if self._held is None and self._owner is not None:
-            self._held = HeldState(self._owner, self._device)
-        if self._held is not None:
-            self._held.hold()
+            self._held = HeldState(self._owner, self._device, self._apart)
         before = self._held.host_values() if self._held else {}
         recording = _Recording(self._recorder)
         recording.record(self._once)

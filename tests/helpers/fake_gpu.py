@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from dexgrasp.sim.engine.cuda_graph import run_between_graphs
+
 GPU = torch.device("meta")
 """Any device but the CPU would do; of this one every build of torch knows."""
 CROSSING = {"aten::copy_", "aten::_to_copy"}
@@ -178,7 +180,18 @@ class EngineOnGpu:
         def call(*args, **kwargs):
             return _mapped(wrap, value(*_mapped(unwrap, args), **_mapped(unwrap, kwargs)))
 
-        return call
+        if name != "finite":
+            return partial(_call_between_graphs, call)
+        found = call()
+        run_between_graphs(lambda: found.inner.copy_(value()))
+        return lambda: found
+
+
+def _call_between_graphs(call, *args, **kwargs):
+    """Call what is no operation of torch; its result, None while a function is recorded."""
+    found = []
+    run_between_graphs(lambda: found.append(call(*args, **kwargs)))
+    return found[0] if found else None
 
 
 def _mapped(function, value):

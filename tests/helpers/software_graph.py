@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tests.helpers.fake_gpu import unwrap
+from tests.helpers.fake_gpu import OnGpu, unwrap
 
 
 class SoftwareRecorder:
@@ -43,15 +43,19 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         for value in _written(func, args, kwargs):
+            if not isinstance(value, OnGpu):
+                continue
             storage = unwrap(value).untyped_storage()
             self._kept.setdefault(storage.data_ptr(), (storage, storage.clone()))
+        before = tree_map(_memory, (args, kwargs))
         made = func(*args, **kwargs)
-        fresh = [unwrap(value) for value in tree_leaves(made) if isinstance(value, torch.Tensor)]
+        if not any(isinstance(value, OnGpu) for value in tree_leaves((args, kwargs, made))):
+            return made  # of the host
+        fresh = [_memory(value) for value in tree_leaves(made) if isinstance(value, torch.Tensor)]
         if any(returned.alias_info is not None for returned in func._schema.returns):
             fresh = []  # a view, or what was written in place
-        given = tree_map(lambda value: unwrap(value) if isinstance(value, torch.Tensor) else value, (args, kwargs))
-        given[1].update({"device": "cpu"} if "device" in given[1] else {})
-        self._done.append((func, *given, fresh))
+        before[1].update({"device": "cpu"} if "device" in kwargs else {})
+        self._done.append((func, *before, fresh))
         return made
 
     def undo(self):
@@ -62,11 +66,17 @@ class _Operations(TorchDispatchMode):
     @torch.no_grad()
     def replay(self):
         for func, args, kwargs, fresh in self._done:
-            found = [value for value in tree_leaves(func(*args, **kwargs)) if isinstance(value, torch.Tensor)]
+            made = func(*tree_map(_memory, args), **tree_map(_memory, kwargs))
+            found = [value for value in tree_leaves(made) if isinstance(value, torch.Tensor)]
             for memory, value in zip(fresh, found, strict=False):
                 if memory.shape != value.shape:
                     raise RuntimeError(f"{func}: {tuple(memory.shape)} became {tuple(value.shape)}")
                 memory.copy_(value)
+
+
+def _memory(value):
+    """A tensor of the CPU with the memory and shape that a tensor has now; anything else as it is."""
+    return unwrap(value).detach() if isinstance(value, torch.Tensor) else value
 
 
 def _written(func, args, kwargs):

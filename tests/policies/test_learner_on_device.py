@@ -106,6 +106,20 @@ def test_imitation_asks_a_gpu_no_more_for_more_steps(learner, monkeypatch):
     assert asked[0] == asked[1]
 
 
+def test_a_rollout_asks_a_gpu_nothing_between_its_start_and_its_end(learner, monkeypatch):
+    """Its means of reward terms, outcomes and returns are read after the last step."""
+    model, asked = learner(True), []
+    noise, returns = model._noise, model.rollout_buffer.compute_returns_and_advantages
+    with pretend_gpu():
+        monkeypatch.setattr(model, "_noise", lambda *sizes: (noise(*sizes), fake_gpu.waits.clear())[0])
+        end = lambda value: asked.append(dict(fake_gpu.waits)) or returns(value)  # noqa: E731
+        monkeypatch.setattr(model.rollout_buffer, "compute_returns_and_advantages", end)
+        model.env.task.reset()
+        fake_gpu.sends.clear()
+        model._collect_rollout()
+    assert asked == [{}] and model.rollout_buffer.pos == model.num_steps
+
+
 @pytest.mark.parametrize("stage", list(MIXES))
 def test_a_gpu_learns_what_the_cpu_learns(learner, stage):
     """Of episodes that all last: with others the parts differ in size. Adam is fused there, its rate float32."""
