@@ -147,7 +147,6 @@ OUT_FILES = {
     "report nowhere nowhere": "x.html",
     "checkpoint sb3 nowhere": "x.zip",
     "objects show nowhere": "x.png",
-    "benchmark dexgraspbench nowhere": "x.jsonl",
 }
 
 
@@ -171,7 +170,7 @@ def test_a_file_that_a_command_has_written_may_exist_and_no_other(words, name, h
 
 def test_the_table_names_the_commands_whose_out_is_a_file():
     assert {command.words for command in COMMANDS if command.out_is_file} == {
-        *("objects show", "report", "video", "checkpoint sb3", "hands check", "benchmark dexgraspbench"),
+        *("objects show", "report", "video", "checkpoint sb3", "hands check"),
     }
 
 
