@@ -11,10 +11,9 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import Checkpoint, CheckpointData, TrainingState
-from dexgrasp.policies.algorithms.ppo import GraspPPO, Record, imitation_loss, mean_record, reconstruction_loss
+from dexgrasp.policies.algorithms.ppo import GraspPPO, Record, imitation_loss, reconstruction_loss
 from dexgrasp.policies.algorithms.rollout_buffer import Minibatch
 from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
 from dexgrasp.policies.networks.student import StudentPolicy
@@ -113,7 +112,6 @@ class StudentPPO(GraspPPO):
         self.distillation, self.iterations, self.teacher = distillation or DistillationCfg(), iterations, teacher
         self._encoder: Encoder = encoder
         self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.distillation.num_rollouts)
-        self._samples: Iterator[dict[str, Tensor]] = iter(())
         super().__init__(env, **options)
 
     def _make_policy(self, hidden: Sequence[int], init_std: float) -> StudentPolicy:
@@ -163,14 +161,13 @@ class StudentPPO(GraspPPO):
     def _update(self) -> None:
         """Update from the rollout by PPO and from the teacher's labels of stored rollouts by imitation."""
         self._store_rollout()
-        self._samples = self._labelled_batches()
         if self.rho > 0:
             super()._update()
             return
         self.policy.train()
         decay = 3 ** -(self.iteration / self.iterations / max(self.distillation.rho_start, 1e-6))
         self._set_learning_rate(self.distillation.imitation_rate * decay)
-        means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.distillation.gradient_steps)])
+        means = self._take_steps(self._imitate, self._labelled_batches(self.distillation.gradient_steps))
         self.iteration_stats |= means | {"std": 0.0, "lr": self.learning_rate, "rho": 0.0}
         for name, value in self.iteration_stats.items():
             self.logger.record(f"train/{name}", value)
@@ -255,26 +252,44 @@ class StudentPPO(GraspPPO):
             kept["labels"] = self.teacher.mean(obs).clamp(-limit, limit)
         self._rollouts.append(kept)
 
-    def _labelled_batches(self) -> Iterator[dict[str, Tensor]]:
-        """Yield random batches of the stored rollouts without end; the iteration's number decides them."""
+    def _labelled_batches(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Yield random batches of the stored rollouts; the iteration's number decides them.
+
+        Their rows are drawn on the host and sent to the device together.
+        """
         generator = torch.Generator().manual_seed(self.iteration)
-        sizes = torch.tensor([len(kept["true"]) for kept in self._rollouts])
-        while True:
-            which = torch.randint(len(self._rollouts), (self.distillation.batch_size,), generator=generator)
-            parts = []
-            for i, kept in enumerate(self._rollouts):
-                rows = torch.randint(int(sizes[i]), (int((which == i).sum()),), generator=generator)
-                parts.append({name: value[rows] for name, value in kept.items()})
+        sizes, drawn = [len(kept["true"]) for kept in self._rollouts], []
+        for _ in range(number):
+            which = torch.randint(len(sizes), (self.distillation.batch_size,), generator=generator)
+            counts = torch.bincount(which, minlength=len(sizes)).tolist()
+            drawn += [
+                torch.randint(size, (count,), generator=generator) for size, count in zip(sizes, counts, strict=True)
+            ]
+        rows = torch.cat(drawn).to(self.device).split([len(part) for part in drawn])
+        for first in range(0, len(rows), len(sizes)):
+            parts = [
+                {name: value[chosen] for name, value in kept.items()}
+                for kept, chosen in zip(self._rollouts, rows[first : first + len(sizes)], strict=True)
+            ]
             yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _imitate(self, batch: dict[str, Tensor]) -> Record:
+    def _imitate(self, batch: Mapping[str, Tensor]) -> Record:
         """Apply one gradient step of imitation and reconstruction; return its losses."""
         with self.autocast():
             loss, record = self._imitation(batch)
         self._gradient_step(loss)
-        return record
+        return record | {"counted": 1 - self._stopped}
 
-    def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, Record]:
+    def _step_inputs(self) -> Iterator[Mapping[str, Tensor]]:
+        steps = self.num_epochs * self.num_minibatches
+        for rows, labelled in zip(super()._step_inputs(), self._labelled_batches(steps), strict=False):
+            yield {**rows, **labelled}
+
+    def _minibatch(self, inputs: Mapping[str, Tensor]) -> Minibatch:
+        labelled = {name: value for name, value in inputs.items() if name != "rows"}
+        return replace(super()._minibatch(inputs), labelled=labelled)
+
+    def _imitation(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Record]:
         """Return the weighted loss of imitation and reconstruction of labelled samples, and its parts."""
         means, reconstructed = self.policy.actor.act_and_reconstruct(batch["student"])
         reconstruction = reconstruction_loss(reconstructed, batch["true"])
@@ -286,8 +301,9 @@ class StudentPPO(GraspPPO):
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, Record]:
         ppo, record = super()._loss(batch)
-        rest, more = self._imitation(next(self._samples))
-        return self.rho * ppo + rest, record | more | {"rho": self.rho}
+        rest, more = self._imitation(batch.labelled)
+        more["rho"] = torch.full_like(record["kl"], self.rho, dtype=torch.float64)
+        return self.rho * ppo + rest, record | more
 
 
 def _window_files(checkpoint: Path) -> tuple[Path, Path]:

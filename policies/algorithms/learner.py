@@ -132,8 +132,6 @@ class Learner(ABC):
         """Value of `iteration` before the first rollout: 1 where another policy has set the scales."""
         self.num_timesteps = 0
         """Control steps of all environments and ranks."""
-        self.learning_rate = learning_rate
-        """Present learning rate."""
         self.iteration_stats: dict[str, float] = {}
         """Statistics of the last iteration: success, reward terms, KL, ..."""
         self.outcomes: list[Outcome] = []
@@ -150,13 +148,28 @@ class Learner(ABC):
             set_random_seed(seed, using_cuda=self.device.type == "cuda")
             env.seed((seed << 16) + distributed.rank() * env.num_envs)
         self.policy = self._make_policy(hidden, init_std).to(self.device)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=learning_rate, eps=ADAM_EPS)
+        self.optimizer = self._make_optimizer()
+        self._rate = torch.full((), learning_rate, dtype=torch.float64, device=self.device)
+        self._set_learning_rate(learning_rate)
         self._recent_successes: deque[bool] = deque(maxlen=SUCCESS_RATE_WINDOW)
         self._progress_remaining, self._stopping, self._open = 1.0, False, False
 
     def _make_policy(self, hidden: Sequence[int], init_std: float) -> GraspPolicy:
         task = self.env.task
         return GraspPolicy(task.layouts, task.num_actions, hidden=hidden, init_std=init_std)
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        """Return Adam; on a GPU one whose step waits for nothing, with a rate on the device.
+
+        There it leaves parameters and moments as they are while `_stopped` is 1.
+        """
+        self._stopped = torch.zeros((), device=self.device)
+        if self.device.type == "cpu":
+            return torch.optim.Adam(self.policy.parameters(), eps=ADAM_EPS)
+        optimizer = torch.optim.Adam(self.policy.parameters(), eps=ADAM_EPS, fused=True, capturable=True)
+        optimizer.param_groups[0]["lr"] = torch.zeros((), device=self.device)
+        optimizer.found_inf = self._stopped  # pyright: ignore[reportAttributeAccessIssue]: as torch.amp.GradScaler does
+        return optimizer
 
     @abstractmethod
     def _collect_rollout(self) -> None:
@@ -237,10 +250,18 @@ class Learner(ABC):
             self.logger.record("rollout/success_rate", float(np.mean(self._recent_successes)))
         self.logger.dump(step=self.num_timesteps)
 
-    def _set_learning_rate(self, rate: float) -> None:
-        self.learning_rate = rate
+    @property
+    def learning_rate(self) -> float:
+        """Present learning rate; waits for the device."""
+        return float(self._rate)
+
+    def _set_learning_rate(self, rate: float | Tensor) -> None:
+        self._rate.fill_(rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(self._rate)
+            else:
+                group["lr"] = float(self._rate)
 
     def save(self, path: Path, with_rollouts: bool = False) -> None:
         """Write a checkpoint, from which `resume` continues exactly; the file appears complete or not at all.

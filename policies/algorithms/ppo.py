@@ -8,7 +8,7 @@ Update    clipped surrogate + value loss in units of the returns; after each min
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.algorithms.learner import Learner
 from dexgrasp.policies.algorithms.rollout_buffer import Minibatch, RolloutBuffer
+from dexgrasp.sim.engine.cuda_graph import GraphedFunction
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.task.grasp_task import StepResult
 from dexgrasp.sim.task.outcomes import Outcome
@@ -30,8 +31,8 @@ LEARNING_RATE_FACTOR = 1.3
 """Factor by which the learning rate follows the KL divergence."""
 LEARNING_RATES = (5e-6, 4e-4)
 """Range of the learning rate."""
-Record = dict[str, Any]
-"""Parts of the loss of a gradient step by name: numbers, or tensors without dimensions."""
+Record = dict[str, Tensor]
+"""Parts of the loss of a gradient step by name, without dimensions; `counted`: 0 where the step had no effect."""
 REWARD_SCALE = 0.2
 MAX_GRAD_NORM = 1.0
 
@@ -62,15 +63,11 @@ def surrogate_loss(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, c
 
 
 def mean_record(records: Sequence[Record]) -> dict[str, float]:
-    """Return the mean of every entry over the gradient steps.
-
-    Tensors are read from their device here, the values of an entry together.
-    """
-    means = {}
-    for name, first in records[0].items():
-        column = [record[name] for record in records]
-        means[name] = sum(torch.stack(column).tolist() if isinstance(first, Tensor) else column) / len(column)
-    return means
+    """Return the mean of every entry over the gradient steps that count; reads the device once."""
+    table = torch.stack([torch.stack([value.double() for value in record.values()]) for record in records])
+    rows = [dict(zip(records[0], values, strict=True)) for values in table.tolist()]
+    counted = [row for row in rows if row.pop("counted")]
+    return {name: sum(row[name] for row in counted) / len(counted) for name in counted[0]}
 
 
 @torch.no_grad()
@@ -111,6 +108,7 @@ class GraspPPO(Learner):
         final_std: float = 0.0,
         bf16: bool = False,
         restarts: bool = True,
+        cuda_graphs: bool = False,
         **options: Any,
     ) -> None:
         """`target_kl`: of a minibatch step, at the start; a third of it at the end.
@@ -118,7 +116,8 @@ class GraspPPO(Learner):
         `frozen_std`: rollouts explore with this deviation whatever is learnt, as the published release does; 0: off.
         `final_std`: the deviation is limited so that it ends at this value, evenly in its logarithm; 0: off.
         `bf16`: networks compute in half precision up to their last layers. `restarts`: an episode that ends early is
-        followed by another one; otherwise its environment waits, and nothing is learnt from the wait.
+        followed by another one; otherwise its environment waits, and nothing is learnt from the wait. `cuda_graphs`: a
+        GPU repeats a recorded gradient step; not with several ranks, whose messages no graph holds.
         `options`: those of Learner.
         """
         super().__init__(env, **options)
@@ -129,6 +128,7 @@ class GraspPPO(Learner):
             target_kl,
         )
         self.frozen_std, self.final_std, self.bf16, self.restarts = frozen_std, final_std, bf16, restarts
+        self.cuda_graphs = cuda_graphs and distributed.world_size() == 1
         sizes = {group: layout.size for group, layout in env.task.layouts.items()}
         self.rollout_buffer = RolloutBuffer(
             self.num_steps, env.num_envs, sizes, env.task.num_actions, gamma, device=self.device
@@ -176,10 +176,10 @@ class GraspPPO(Learner):
 
     def _noise(self, steps: int, num_envs: int) -> Tensor:
         """Draw standard normal noise (time, env, action) by seed and iteration, for the environments of this rank."""
-        generator = torch.Generator().manual_seed(((self.seed or 0) << 20) + self.iteration)
+        generator = torch.Generator(device=self.device).manual_seed(((self.seed or 0) << 20) + self.iteration)
         shape = (steps, num_envs * distributed.world_size(), self.env.task.num_actions)
         first = distributed.rank() * num_envs
-        return torch.randn(shape, generator=generator)[:, first : first + num_envs].to(self.device)
+        return torch.randn(shape, generator=generator, device=self.device)[:, first : first + num_envs]
 
     def _reward(self, step: StepResult) -> Tensor:
         """Return scaled rewards (env,); a truncated episode is credited with the value of its final state."""
@@ -222,7 +222,7 @@ class GraspPPO(Learner):
         self.policy.critic.returns.update(buffer.valid(buffer.returns)[:, None])
         if self.iteration > 0:
             normalize_advantages(buffer.advantages, buffer.alive)
-            means = mean_record(list(self._update_minibatches()))
+            means = self._take_steps(self._reinforce, self._step_inputs())
             self.iteration_stats |= means | {"std": float(self.policy.std.detach().mean()), "lr": self.learning_rate}
             for name in (*means, "std", "lr"):
                 self.logger.record(f"train/{name}", self.iteration_stats[name])
@@ -231,23 +231,44 @@ class GraspPPO(Learner):
             self.policy.limit_std(self.final_std, 1 - self._progress_remaining)
         self.iteration += 1
 
-    def _minibatches(self) -> Iterator[Minibatch]:
-        """Yield the minibatches of all epochs."""
+    def _step_inputs(self) -> Iterator[Mapping[str, Tensor]]:
+        """Yield what each gradient step of the iteration learns from: rows of the rollout, in all epochs."""
         generator = torch.Generator(device=self.device).manual_seed(self.iteration)
         for _ in range(self.num_epochs):
-            yield from self.rollout_buffer.minibatches(self.num_minibatches, generator)
+            for rows in self.rollout_buffer.shuffled(self.num_minibatches, generator):
+                yield {"rows": rows}
 
-    def _update_minibatches(self) -> Iterator[Record]:
-        """Apply a gradient step per minibatch until the KL divergence exceeds its limit; yield losses and KL."""
-        for batch in self._minibatches():
-            with self.autocast():
-                loss, record = self._loss(batch)
-            yield record
-            kl = float(record["kl"])
-            self._adapt_learning_rate(kl)
-            if kl > 2 * (self.target_kl or math.inf):  # of the start: the falling target alone lowers the rate
-                return
+    def _take_steps(
+        self, step: Callable[[Mapping[str, Tensor]], Record], inputs: Iterable[Mapping[str, Tensor]]
+    ) -> dict[str, float]:
+        """Apply a gradient step to each of the inputs until the policy has moved too far; return means of its record.
+
+        The host of a GPU does not wait to hear of it: there the steps that follow have no effect.
+        """
+        self._stopped.zero_()
+        graphed = GraphedFunction(step, self.device) if self.cuda_graphs else step
+        records = []
+        for one in inputs:
+            records.append(graphed(one))
+            if self.device.type == "cpu" and self._stopped:
+                break
+        return mean_record(records)
+
+    def _reinforce(self, inputs: Mapping[str, Tensor]) -> Record:
+        """Apply a gradient step along the loss of a minibatch, if the policy has not moved too far; return the parts.
+
+        `inputs`: rows of the rollout, and labelled observations where there are any.
+        """
+        counted = 1 - self._stopped
+        with self.autocast():
+            loss, record = self._loss(self._minibatch(inputs))
+        self._adapt_learning_rate(record["kl"])
+        if self.device.type != "cpu" or not self._stopped:
             self._gradient_step(loss)
+        return record | {"counted": counted}
+
+    def _minibatch(self, inputs: Mapping[str, Tensor]) -> Minibatch:
+        return self.rollout_buffer.minibatch(inputs["rows"])
 
     def _gradient_step(self, loss: Tensor) -> None:
         """Apply one step of the optimiser along the mean gradient of all ranks."""
@@ -273,10 +294,16 @@ class GraspPPO(Learner):
         target = critic.returns(batch.returns[:, None])
         return functional.mse_loss(critic.normalised_value(batch.obs[self.policy.critic_group]), target)
 
-    def _adapt_learning_rate(self, kl: float) -> None:
-        """Raise or lower the learning rate so that the KL divergence of a step approaches its target."""
-        target = (self.target_kl or math.inf) * (1 + 2 * self._progress_remaining) / 3
-        if kl > 2 * target:
-            self._set_learning_rate(max(self.learning_rate / LEARNING_RATE_FACTOR, LEARNING_RATES[0]))
-        elif 0 < kl < target / 2:
-            self._set_learning_rate(min(self.learning_rate * LEARNING_RATE_FACTOR, LEARNING_RATES[1]))
+    def _adapt_learning_rate(self, kl: Tensor) -> None:
+        """Raise or lower the learning rate so that the KL divergence of a step approaches its target.
+
+        Far beyond the target of the start the iteration ends; the falling target alone lowers the rate. Computed on
+        the device, whose host does not wait for it.
+        """
+        limit, kl, rate = self.target_kl or math.inf, kl.double(), self._rate
+        target = limit * (1 + 2 * self._progress_remaining) / 3
+        slower = (rate / LEARNING_RATE_FACTOR).clamp(min=LEARNING_RATES[0])
+        faster = (rate * LEARNING_RATE_FACTOR).clamp(max=LEARNING_RATES[1])
+        followed = torch.where(kl > 2 * target, slower, torch.where((kl > 0) & (kl < target / 2), faster, rate))
+        self._set_learning_rate(torch.where(self._stopped > 0, rate, followed))
+        self._stopped.copy_((self._stopped > 0) | (kl > 2 * limit))

@@ -3,9 +3,8 @@
 Inside: [time, env, ...], so that step t is one contiguous write.   Outside: minibatches [time * env, ...], shuffled.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,6 +27,8 @@ class Minibatch:
     """(sample,)."""
     returns: Tensor
     """(sample,)."""
+    labelled: Mapping[str, Tensor] = field(default_factory=dict)
+    """Stored observations with a teacher's labels, beside the transitions; empty where nothing is imitated."""
 
 
 class RolloutBuffer:
@@ -91,14 +92,23 @@ class RolloutBuffer:
         flat = values.flatten(0, 1)
         return flat if self.alive.all() else flat[self.alive.flatten()]
 
-    def minibatches(self, number: int, generator: torch.Generator | None = None) -> Iterator[Minibatch]:
-        """Yield all transitions of episodes once, shuffled, in `number` parts."""
-        flat: dict[str, Any] = {
-            name: getattr(self, name).flatten(0, 1)
-            for name in ("actions", "means", "log_probs", "values", "advantages", "returns")
-        }
-        samples = self.alive.flatten().nonzero().squeeze(1)
-        order = samples[torch.randperm(len(samples), generator=generator, device=samples.device)]
-        for rows in order.chunk(number):
-            obs = {name: buffer.flatten(0, 1)[rows] for name, buffer in self.obs.items()}
-            yield Minibatch(obs, **{name: value[rows] for name, value in flat.items()})
+    def shuffled(self, number: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Return the rows (sample,) of all transitions of episodes, shuffled, in `number` parts.
+
+        On a GPU all parts have one size, whatever ended early, because its host does not wait to count: the first
+        transitions fill the last part once more.
+        """
+        alive = self.alive.flatten()
+        if alive.device.type == "cpu":
+            samples = alive.nonzero().squeeze(1)
+            return samples[torch.randperm(len(samples), generator=generator)].chunk(number)
+        order = torch.randperm(len(alive), generator=generator, device=alive.device)
+        order = order[alive[order].int().argsort(descending=True, stable=True)]
+        size = -(-len(alive) // number)
+        return order[torch.arange(number * size, device=alive.device) % alive.sum()].split(size)
+
+    def minibatch(self, rows: Tensor) -> Minibatch:
+        """Return the transitions `rows` (sample,)."""
+        names = ("actions", "means", "log_probs", "values", "advantages", "returns")
+        obs = {name: buffer.flatten(0, 1)[rows] for name, buffer in self.obs.items()}
+        return Minibatch(obs, **{name: getattr(self, name).flatten(0, 1)[rows] for name in names})

@@ -175,7 +175,8 @@ def stepping(cfg: Any, hand: HandSpec, library: ObjectLibrary, physics: PhysicsC
     `cfg`: with `task`, `seed` and `warp`.
     """
     task, actions = _task_and_actions(cfg, hand, library, physics, envs)
-    _episode(task, actions)
+    for _ in range(warm_up(cfg.warp)):
+        _episode(task, actions)
     wall_s = _timed(task, lambda: _episode(task, actions))
     reset_s = _timed(task, lambda: task.reset(range(envs)))
     steps = envs * task.episode_steps
@@ -187,6 +188,14 @@ def stepping(cfg: Any, hand: HandSpec, library: ObjectLibrary, physics: PhysicsC
         "shares": _shares(task, actions),
         "buffers": _buffers(task),
     }
+
+
+def warm_up(warp: WarpCfg) -> int:
+    """Return the number of episodes until a step costs what it costs from then on.
+
+    CUDA graphs are recorded in the second one.
+    """
+    return 2 if warp.cuda_graphs else 1
 
 
 def bench_stepping(cfg: Any, hand: HandSpec, library: ObjectLibrary, presets: Sequence[PhysicsCfg]) -> None:
@@ -217,7 +226,8 @@ def _timed(task: GraspTask, work: Any) -> float:
 
 
 def _shares(task: GraspTask, actions: torch.Tensor) -> dict[str, float]:
-    """Return the share of each part of an episode; the synchronisation after each adds a little time."""
+    """Return the share of each part of an episode of plain steps; the synchronisation after each adds a little time."""
+    task.graphed_step = None
     watch = Stopwatch(device_clock(task.device))
     watch.wrap(task.engine, "step", "physics")
     for method, part in TIMED_METHODS.items():
@@ -250,17 +260,18 @@ def _learning(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[
 
 
 def learning(cfg: TrainCfg, iterations: int) -> dict[str, Any]:
-    """Return the rate of `iterations` iterations after a warm-up one, and the shares of the parts.
+    """Return the rate of `iterations` iterations after a warm-up, and the shares of the parts.
 
     An iteration includes rollouts, resets and updates.
     """
     env = make_env(cfg)
     model = make_learner(cfg, env, Path("no-run"))
     steps = env.num_envs * model.num_steps
-    model.learn(steps, [ObjectCurriculum(cfg.disturbance_step)])
+    first = warm_up(cfg.warp)
+    model.learn(first * steps, [ObjectCurriculum(cfg.disturbance_step)])
     profile = ProfilerCallback([])
     callbacks = [ObjectCurriculum(cfg.disturbance_step), profile]
-    wall_s = _timed(env.task, lambda: model.learn((1 + iterations) * steps, callbacks))
+    wall_s = _timed(env.task, lambda: model.learn((first + iterations) * steps, callbacks))
     shares = profile.shares()
     return {"envs": env.num_envs, "per_s": iterations * steps / wall_s, "shares": shares, "buffers": _buffers(env.task)}
 

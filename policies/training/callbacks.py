@@ -34,7 +34,8 @@ PARTS = ("physics", "task", "policy", "update", "aside")
 class ProfilerCallback(IterationCallback):
     """Profiler of training: shares of its parts in CPU time, or in time on a GPU.
 
-    It must be the last callback.
+    It must be the last callback. On a GPU `policy` is the whole rollout: to time physics and task in it, the host would
+    wait in every control step.
     """
 
     def __init__(self, aside: Sequence[IterationCallback]) -> None:
@@ -45,9 +46,10 @@ class ProfilerCallback(IterationCallback):
         """Start the time measurement."""
         env = learner.env
         watch = self._watch = Stopwatch(device_clock(env.task.device))
-        watch.wrap(env.task.engine, "step", "physics")
-        for method in ("step", "reset"):
-            watch.wrap(env.streams, method, "task")
+        if env.task.device.type == "cpu":
+            watch.wrap(env.task.engine, "step", "physics")
+            for method in ("step", "reset"):
+                watch.wrap(env.streams, method, "task")
         for callback in self._aside:
             for method in ("on_iteration_end", "on_iteration_logged"):
                 watch.wrap(callback, method, "aside")

@@ -158,6 +158,7 @@ def _options(cfg: TrainCfg, env: GraspVecEnv) -> dict[str, Any]:
         "final_std": cfg.final_std,
         "bf16": _use_bf16(cfg, env),
         "restarts": cfg.engine == "cpu",  # a reset of a few rows costs a GPU as much as one of all
+        "cuda_graphs": cfg.warp.cuda_graphs,
         "seed": cfg.seed,
     }
 

@@ -7,14 +7,14 @@ from dexgrasp.utils.bounds import Bounds, bounded
 
 EngineName = Literal["cpu", "warp"]
 
-BUFFERS = ("warp.nconmax", "warp.njmax", "warp.max_contacts_per_sensor")
-"""Options that change no outcome: a buffer that is too small is an error."""
+BUFFERS = ("warp.nconmax", "warp.njmax", "warp.max_contacts_per_sensor", "warp.cuda_graphs")
+"""Options that change no outcome: a buffer that is too small is an error, a graph repeats what was done without it."""
 
 
 @dataclass(frozen=True)
 @bounded
 class WarpCfg:
-    """Configure the buffers of MuJoCo Warp, which are allocated once, and the limits of its solvers."""
+    """Configure buffers, solver limits and CUDA graphs of MuJoCo Warp."""
 
     nconmax: Annotated[int, Bounds(0, 100_000)] = 0
     """Contacts, and pairs of geoms that may touch, per environment; all environments share the sum. 0: measured by a
@@ -30,3 +30,5 @@ class WarpCfg:
     """Iterations of its line search at most. 0: MuJoCo's own, 50."""
     ccd_iterations: Annotated[int, Bounds(0, 1000)] = 0
     """Iterations of the collision of two convex pieces at most. 0: MuJoCo's own, 35."""
+    cuda_graphs: bool = False
+    """Whether a GPU repeats recorded control steps and gradient steps, by one launch for many operations."""

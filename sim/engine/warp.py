@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import mujoco
@@ -37,6 +38,7 @@ except ImportError as error:
 
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
+from dexgrasp.sim.engine.cuda_graph import run_between_graphs
 from dexgrasp.sim.engine.state import BatchState, RawBatch, SceneIndices, apply_variation, chunks_of
 from dexgrasp.sim.engine.warp_kernels import PalmServo, record_peaks
 from dexgrasp.sim.engine.warp_objects import PER_WORLD, ObjectTable, PerWorldFields
@@ -58,6 +60,8 @@ MIN_TOLERANCE = 1e-6
 """Least solver tolerance of Warp."""
 MAX_VALID = 1e10
 """Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""
+OTHER_OBJECTS = "the memory of the meshes grew for other objects"
+"""Why a graph of the physics does not fit any more."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,13 @@ class WarpEngine:
         option = self._model.opt
         for name in SOLVER_LIMITS:
             setattr(option, name, getattr(cfg, name) or int(getattr(self._compiled.opt, name)))
-        self._graphs.clear()
+        self._forget_graphs("other limits of its solvers")
+
+    def _forget_graphs(self, reason: str) -> None:
+        """Drop the graphs of the physics, which do not fit any more: the next step records one anew."""
+        if self._graphs:
+            log.info("engine=warp: the CUDA graph of the physics is recorded anew: %s", reason)
+            self._graphs.clear()
 
     @property
     def physics_state(self) -> tuple[Tensor, ...]:
@@ -260,7 +270,7 @@ class WarpEngine:
         with self._on_device():
             _, changed = self._objects.find(names, [1.0] * len(names))
         if changed:
-            self._graphs.clear()
+            self._forget_graphs(OTHER_OBJECTS)
 
     def _write_worlds(self, rows: Tensor, names: Sequence[str], variation: PhysicsVariation) -> None:
         """Write the objects and physics parameters of the worlds `rows`."""
@@ -268,7 +278,7 @@ class WarpEngine:
             numbers, changed = self._objects.find(names, variation.size.tolist())
             self._worlds.write(rows, self._objects.gather(numbers), _moved(variation, torch.float32))
         if changed:  # CUDA graphs point to the arrays of before
-            self._graphs.clear()
+            self._forget_graphs(OTHER_OBJECTS)
         self.state.object_mass[rows] = self._worlds.object_mass(rows)
         self.state.object_friction[rows] = variation.friction.float()
 
@@ -294,11 +304,15 @@ class WarpEngine:
         """Return the buffer for the controls of `chunks` parts of a control step."""
         if len(self._schedule) < chunks:
             self._schedule = self._raw.ctrl.new_zeros(chunks, *self._raw.ctrl.shape)
-            self._graphs.clear()
+            self._forget_graphs("more parts of a control step")
         return self._schedule
 
     def _run(self, chunks: int, substeps: int) -> None:
         """Simulate `substeps` with each of the scheduled controls."""
+        run_between_graphs(partial(self._launch, chunks, substeps))
+
+    def _launch(self, chunks: int, substeps: int) -> None:
+        """Do so on the device: on a GPU by a graph of Warp's own."""
         with self._on_device():
             if not self._wp_device.is_cuda:
                 self._play(chunks, substeps)

@@ -139,6 +139,11 @@ class Disturber:
         mixed = (1 - amount) * draws.friction + amount * slippery
         draws.friction[:] = torch.where(slippery > 0, mixed, draws.friction)
 
+    @property
+    def kinds(self) -> tuple[bool, bool]:
+        """Return whether any open episode has a steady force, and whether any has a shift."""
+        return self._has_force, self._has_shift
+
     def release(self, rows: Tensor) -> None:
         """Mark the objects of `rows` as released: the steady force stops until the next grip."""
         self.gripped[rows], self._touched_steps[rows] = False, 0

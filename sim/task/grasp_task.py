@@ -7,7 +7,7 @@ An action corrects a scripted grasp: a palm increment in the palm frame, and fin
 positions, so that a constant action on a blocked finger is a constant torque. Fingers obey the policy in all phases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -23,6 +23,7 @@ from dexgrasp.perception.tracking.icp import centroid_xy
 from dexgrasp.perception.transforms import quat_rotate, quat_rotate_inverse
 from dexgrasp.sim.engine.base import Engine, Neighbours
 from dexgrasp.sim.engine.config import EngineName, WarpCfg
+from dexgrasp.sim.engine.cuda_graph import GraphedFunction
 from dexgrasp.sim.engine.factory import make_engine
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg, ResetCfg, draw_episode, draw_object
@@ -44,7 +45,7 @@ from dexgrasp.sim.task.observations import hand_terms, privileged_terms, progres
 from dexgrasp.sim.task.outcomes import Outcome, OutcomeTracker
 from dexgrasp.sim.task.registry import Registry
 from dexgrasp.sim.task.regrasp import Regrasp
-from dexgrasp.sim.task.rewards import RewardCfg, RewardContext, Rewards
+from dexgrasp.sim.task.rewards import RewardCfg, RewardContext, Rewards, TermMeans
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, scripted_grasp_of
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.rows import where_rows
@@ -222,6 +223,10 @@ class GraspTask:
         """What happened to the objects beside the wanted one; none where that stands alone."""
         self.nan_guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
         self.history = History(num_envs, self.layouts["student"], device)
+        self._terms: Mapping[str, float] = {}
+        graphs = warp is not None and warp.cuda_graphs and device.type != "cpu"
+        self.graphed_step = GraphedFunction(self._advance, device, self, (library, self._surfaces)) if graphs else None
+        """Control step by CUDA graphs; None: every step is a plain one."""
         self._allocate()
         self._planner = starts.PregraspPlanner(hand, mount, cfg.reset)
         self.regrasp = Regrasp(
@@ -292,7 +297,27 @@ class GraspTask:
         for an action of another shape.
         """
         self._check_action(action)
-        targets = self._apply_action(action, grip)
+        given = {"action": action.detach().to(self.device, torch.float32)} | ({} if grip is None else {"grip": grip})
+        shown = self.graphed_step(given, self._graph_key()) if self.graphed_step else self._advance(given)
+        obs = {group: shown[group] for group in self.layouts}
+        terminated, truncated = shown["terminated"], shown["truncated"]
+        done = terminated | truncated
+        terms = self._terms.read(shown) if isinstance(self._terms, TermMeans) else self._terms
+        info: dict = {"terms": terms, "outcomes": []}
+        if self.auto_reset or self.device.type == "cpu":
+            info["outcomes"] = self._collect_outcomes(done)
+        if self.auto_reset and done.any():
+            info["final_obs"] = obs
+            self._new_episodes(done.nonzero().squeeze(1))
+            obs = self.observe()
+        return StepResult(obs=obs, reward=shown["reward"], terminated=terminated, truncated=truncated, info=info)
+
+    def _advance(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Advance by `given` "action" and, perhaps, "grip"; return observation groups, reward, ends, and its terms.
+
+        With warp.cuda_graphs a GPU repeats its operations: it asks the host nothing but what `_graph_key` tells.
+        """
+        targets = self._apply_action(given["action"], given.get("grip"))
         self._step_physics(targets)
         broken = self._reset_broken_scenes()
         terminated = self._update_outcomes(broken)
@@ -300,15 +325,18 @@ class GraspTask:
         truncated = (self.steps_since_pregrasp >= self.episode_steps) & ~terminated
         self.regrasp.finish_motions()
         self._measure()
-        reward, terms = self.compute_reward()
-        done = terminated | truncated
-        info: dict = {"terms": terms, "outcomes": []}
-        if self.auto_reset or self.device.type == "cpu":
-            info["outcomes"] = self._collect_outcomes(done)
-        if self.auto_reset and done.any():
-            info["final_obs"] = self.observe()
-            self._new_episodes(done.nonzero().squeeze(1))
-        return StepResult(obs=self.observe(), reward=reward, terminated=terminated, truncated=truncated, info=info)
+        reward, self._terms = self.compute_reward()
+        tensors = self._terms.tensors() if isinstance(self._terms, TermMeans) else {}
+        return self.observe() | {"reward": reward, "terminated": terminated, "truncated": truncated} | tensors
+
+    def _graph_key(self) -> Hashable:
+        """Return what the host decides a control step by; None where that differs between environments."""
+        clock = self.clock
+        steps = torch.stack([clock.host_since_reset, clock.host_since_pregrasp])
+        alike = bool((steps == steps[:, :1]).all()) and int(steps[1, 0]) < self.episode_steps
+        if self.auto_reset or self.regrasp.any_moving or not alike:
+            return None
+        return (*steps[:, 0].tolist(), self.disturber.kinds)
 
     def set_grasp_styles(self, *, power: GraspStyle, pinch: GraspStyle) -> None:
         """Set the grasp styles of the hand; they hold from the next reset on."""
@@ -399,7 +427,7 @@ class GraspTask:
 
     def _apply_action(self, action: Tensor, grip: Tensor | None) -> Targets:
         """Clip and record the actions; return the targets of the next control period, before their delay."""
-        self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
+        self._action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
         self.nan_guard.record(self.steps_since_reset, self._action)
         object_xy_w = centroid_xy(self.object_camera.points_w)
         targets = self.control.compute_targets(self._action, self.sensed, object_xy_w, self.phases, grip)

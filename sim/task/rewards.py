@@ -4,6 +4,7 @@ Terms of the grasp phase follow RobustDexGrasp (arXiv 2504.05287); terms of lift
 keypoints carry the hand's own weights, which sum to their number. Users add terms with `register_reward`.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -189,6 +190,17 @@ class TermMeans(Mapping[str, float]):
         """`weighted` (env,) by name; those of `checked` may be not finite, which raises FloatingPointError then."""
         self._names, self._checked = tuple(weighted), checked
         self._means = torch.stack([term.mean() for term in weighted.values()])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return means and checked terms by the names that `read` looks for."""
+        return {"terms": self._means} | {f"terms/{name}": term for name, term in self._checked.items()}
+
+    def read(self, tensors: Mapping[str, Tensor]) -> "TermMeans":
+        """Return the means of the step of these `tensors`."""
+        other = copy.copy(self)
+        other._means, other._checked = tensors["terms"], {name: tensors[f"terms/{name}"] for name in self._checked}
+        other.__dict__.pop("_values", None)
+        return other
 
     @cached_property
     def _values(self) -> dict[str, float]:

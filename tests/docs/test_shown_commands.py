@@ -31,6 +31,7 @@ NOT_PARSED = {
     r"uvx .*": "installs packages",
     r"python src/main\.py .*": "program of DexGraspBench, in its own repository",
     r"jupyter lab .*": "opens a browser; the notebook is run by tests/docs/test_examples.py",
+    r"pytest -m gpu .*": "needs a GPU",
     r"openssl .*": "run by tests/policies/test_signature.py",
     r"dexgrasp .* -m": "starts processes of its own; tests/policies/test_sweep.py",
     r"dexgrasp .*\bconfig=.*": "needs a saved run; tests/policies/test_sweep.py",
@@ -46,7 +47,7 @@ NOT_PARSED = {
 NOT_RUN = {
     r"dexgrasp (report|video)": "names the command; it is run with its arguments",
     r".*\bengine=warp\b.*": "needs a GPU; tests/sim/test_warp_engine.py",
-    r"dexgrasp bench gpu": "needs a GPU; tests/policies/test_bench_gpu.py",
+    r"dexgrasp bench gpu( .*)?": "needs a GPU; tests/policies/test_bench_gpu.py",
     r"dexgrasp .*\brealsense\b.*": "needs a camera; tests/perception/test_realsense.py",
     r"dexgrasp replay .*": "needs a recording; tests/ros/test_replay.py",
     r"dexgrasp export .*\bsign=.*": "needs a key; tests/policies/test_export.py",

@@ -10,12 +10,15 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
+from functools import cache, partial
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+
+from dexgrasp.sim.engine.cuda_graph import run_between_graphs
 
 GPU = torch.device("meta")
 """Any device but the CPU would do; of this one every build of torch knows."""
@@ -73,11 +76,27 @@ def unwrap(value):
 
 @contextmanager
 def pretend_gpu():
-    """Within it, `device=GPU` makes tensors of the pretended GPU."""
+    """Within it, `device=GPU` makes tensors of the pretended GPU; what asks for the device's name is told the CPU's."""
     waits.clear()
     sends.clear()
-    with _Values(), _Operations():
+    with _Values(), _Operations(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "Generator", _Generator)
+        for name in ("autocast", "is_autocast_enabled"):
+            patch.setattr(torch, name, partial(_on_cpu, getattr(torch, name)))
+        patch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
         yield
+
+
+class _Generator(torch.Generator):
+    """A generator that draws for the pretended GPU as one of the CPU."""
+
+    def __new__(cls, device="cpu"):
+        return super().__new__(cls, "cpu" if device == GPU else device)
+
+
+def _on_cpu(function, device="cpu", *args, **kwargs):
+    """Call a function with the CPU in the place of the pretended GPU."""
+    return function("cpu" if device in (GPU, GPU.type) else device, *args, **kwargs)
 
 
 def _compute(func, args, kwargs):
@@ -161,7 +180,18 @@ class EngineOnGpu:
         def call(*args, **kwargs):
             return _mapped(wrap, value(*_mapped(unwrap, args), **_mapped(unwrap, kwargs)))
 
-        return call
+        if name != "finite":
+            return partial(_call_between_graphs, call)
+        found = call()
+        run_between_graphs(lambda: found.inner.copy_(value()))
+        return lambda: found
+
+
+def _call_between_graphs(call, *args, **kwargs):
+    """Call what is no operation of torch; its result, None while a function is recorded."""
+    found = []
+    run_between_graphs(lambda: found.append(call(*args, **kwargs)))
+    return found[0] if found else None
 
 
 def _mapped(function, value):

@@ -33,7 +33,7 @@ def test_one_command_measures_everything(tmp_path, capsys):
     assert cell["per_s"] > 0
     assert sum(cell["shares"].values()) == pytest.approx(1.0)
     assert 0 < cell["buffers"]["rows"] <= cell["buffers"]["njmax"]
-    assert found["learning"]["shares"]["physics"] > 0
+    assert found["learning"]["shares"]["physics"] > 0 or found["is_gpu"]
     assert found["versions"]["mujoco-warp"]
     shown = capsys.readouterr().out
     assert "seed 0 on Warp once more: 100.0 % end alike" in shown or found["is_gpu"]

@@ -54,7 +54,7 @@ def test_minibatches_hold_every_transition_once_and_whole():
         stored = {"actions": column + 100, "means": column + 200, "values": mark + 300, "log_probs": mark + 400}
         made.add({"teacher": column}, mark, torch.zeros(3, dtype=torch.bool), **stored)
     seen = []
-    for batch in made.minibatches(5, torch.Generator().manual_seed(0)):
+    for batch in map(made.minibatch, made.shuffled(5, torch.Generator().manual_seed(0))):
         mark = batch.obs["teacher"].squeeze(1)
         assert torch.equal(batch.actions.squeeze(1), mark + 100)
         assert torch.equal(batch.means.squeeze(1), mark + 200)
@@ -141,7 +141,7 @@ def test_without_restarts_nothing_is_learnt_from_what_follows_an_end(env, monkey
     assert len(model.outcomes) == 24 and all(model.outcomes[row].failure == "pushed_away" for row in gone)
     lived = 22 * model.num_steps + 2 * 4
     assert len(buffer.valid(buffer.rewards)) == model.policy.actor.normaliser.count == lived
-    batches = list(buffer.minibatches(3, torch.Generator().manual_seed(0)))
+    batches = [buffer.minibatch(rows) for rows in buffer.shuffled(3, torch.Generator().manual_seed(0))]
     learnt = torch.cat([batch.returns for batch in batches])
     assert torch.equal(learnt.sort().values, buffer.valid(buffer.returns).sort().values)
 
@@ -173,11 +173,12 @@ def test_both_observation_groups_are_asked_for():
 
 def test_the_learning_rate_follows_the_divergence(env):
     model = GraspPPO(env, target_kl=0.02, learning_rate=1e-4)
-    model._adapt_learning_rate(0.05)  # against the target at the start
+    model._adapt_learning_rate(torch.tensor(0.05))  # against the target at the start
     assert model.learning_rate == pytest.approx(1e-4 / 1.3)
-    model._adapt_learning_rate(0.005)
+    model._stopped.zero_()  # of the next iteration
+    model._adapt_learning_rate(torch.tensor(0.005))
     assert model.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
-    model._adapt_learning_rate(0.02)
+    model._adapt_learning_rate(torch.tensor(0.02))
     assert model.learning_rate == pytest.approx(1e-4)
 
 
@@ -227,7 +228,8 @@ def test_in_half_precision_the_update_sees_the_policy_of_the_roll_out(env):
 
     class Watch(IterationCallback):
         def on_rollout_end(self, learner):
-            batch = next(model.rollout_buffer.minibatches(1, torch.Generator().manual_seed(0)))
+            buffer = model.rollout_buffer
+            batch = buffer.minibatch(buffer.shuffled(1, torch.Generator().manual_seed(0))[0])
             for name, half in (("half", True), ("single", False)):
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
                     loss, found[name] = model._loss(batch)

@@ -35,11 +35,11 @@ def on_gpu(monkeypatch):
         yield
 
 
-def build(household, balanced, camera="first_frame", disturbance=MIXED, **phases):
+def build(household, balanced, camera="first_frame", disturbance=MIXED, warp=None, **phases):
     camera = configs.load_option(CameraCfg, "camera", camera)
     cfg = TaskCfg(**({"grasp_s": 0.45, "lift_s": 0.15, "hold_s": 0.2} | phases), camera=camera)
     domain = configs.load_option(RandomizationCfg, "randomization", "train")
-    shared = {"objects": household, "physics": balanced, "num_envs": ENVS, "num_threads": 1, "seed": 3}
+    shared = {"objects": household, "physics": balanced, "num_envs": ENVS, "num_threads": 1, "seed": 3, "warp": warp}
     return make_task(**shared, task=cfg, randomization=domain, disturbance=disturbance)
 
 

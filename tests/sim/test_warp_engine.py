@@ -211,6 +211,24 @@ def test_limits_of_the_solvers_are_mujocos_own_or_those_asked_for(pool):
     assert (option.iterations, option.ls_iterations, option.ccd_iterations) == (100, 50, 35)
 
 
+def test_a_graph_of_the_physics_that_fits_no_more_is_dropped_with_one_line(pool, caplog):
+    """There is none without a GPU: one that is not played takes its place."""
+    engine = WarpEngine(pool, 2, ROOM)
+    with caplog.at_level("INFO", "dexgrasp"):
+        for reason in (lambda: engine.set_solver(ROOM), lambda: engine.load_objects(pool.library.names)):
+            engine._graphs[1, 1] = None
+            reason()
+            assert not engine._graphs
+        engine._graphs[1, 1] = None
+        engine.load_objects(pool.library.names)  # known by now
+        assert engine._graphs
+    said = "engine=warp: the CUDA graph of the physics is recorded anew: "
+    assert [record.message for record in caplog.records] == [
+        said + "other limits of its solvers",
+        said + "the memory of the meshes grew for other objects",
+    ]
+
+
 def test_randomised_physics_is_that_of_the_cpus_models(both, start):
     """Of every environment and in every field, those that MuJoCo derives (mj_setConst) included."""
     rng = np.random.default_rng(1)
