@@ -161,7 +161,7 @@ def compile_scene(pool: ModelPool) -> mujoco.MjModel:
     return model
 
 
-def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Model:
+def put_model(compiled: mujoco.MjModel, num_envs: int) -> mjw.Model:
     """Put the model on the device with its per-world fields. Raise ValueError where Warp lacks a feature."""
     worlds = max(num_envs, 2)  # Warp looks for absent pieces only where it sees several rows of them
     try:
@@ -172,7 +172,6 @@ def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Mode
         ) from error
     if compiled.opt.tolerance < MIN_TOLERANCE:
         log.info("engine=warp: solver tolerance %g instead of %g", MIN_TOLERANCE, compiled.opt.tolerance)
-    model.opt.contact_sensor_maxmatch = cfg.max_contacts_per_sensor
     # The acceleration without constraints is nothing but a start of the solver, which has a better one: the last step.
     model.opt.run_qacc_smooth = False
     model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
@@ -194,7 +193,7 @@ class WarpEngine:
         self._wp_device = wp.get_device(device)
         self._compiled = compiled = compile_scene(pool)
         with self._on_device():
-            self._model = put_model(compiled, num_envs, cfg)
+            self._model = put_model(compiled, num_envs)
             self._data = mjw.make_data(compiled, nworld=num_envs, nconmax=cfg.nconmax, njmax=cfg.njmax)
             self.buffers = BufferMonitor(self._model, self._data)
             self._raw = self._bind()
@@ -212,8 +211,9 @@ class WarpEngine:
         self._write_worlds(torch.arange(num_envs, device=self.device), self._names, self._variation)
 
     def set_solver(self, cfg: WarpCfg) -> None:
-        """Set the limits of the solvers; graphs are recorded anew."""
+        """Set the limits of the solvers and of a sensor's contacts; graphs are recorded anew."""
         option = self._model.opt
+        option.contact_sensor_maxmatch = cfg.max_contacts_per_sensor
         for name in SOLVER_LIMITS:
             setattr(option, name, getattr(cfg, name) or int(getattr(self._compiled.opt, name)))
         self._forget_graphs("other limits of its solvers")

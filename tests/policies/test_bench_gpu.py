@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dexgrasp.policies.benchmarks.gpu import NO_GPU, BenchGpuCfg
+from dexgrasp import configs
+from dexgrasp.policies.benchmarks.gpu import NO_GPU, BenchGpuCfg, _task_and_actions
 from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 
@@ -38,6 +39,23 @@ def test_one_command_measures_everything(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "seed 0 on Warp once more: 100.0 % end alike" in shown or found["is_gpu"]
     assert shown.count(NO_GPU) == 2 or found["is_gpu"]
+
+
+@pytest.mark.slow
+def test_a_limit_that_is_not_reached_makes_no_difference(allegro, household, monkeypatch):
+    """Every setting starts from the same states, with the same motion of the palm."""
+    pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")
+    from dexgrasp.policies.benchmarks import gpu_physics
+
+    limits = ({}, {"max_contacts_per_sensor": 128}, {"iterations": 1})
+    monkeypatch.setattr(gpu_physics, "LIMITS", limits)
+    monkeypatch.setattr(gpu_physics, "REPEATS", 1)
+    cfg = configs.load(BenchGpuCfg, "bench_gpu", ["task.grasp_s=0.2", "task.lift_s=0.1", "task.hold_s=0.1", *TINY[:2]])
+    task, actions = _task_and_actions(cfg, allegro, household, cfg.physics, 3)
+    rows = gpu_physics.compare_limits(task, actions, cfg.warp)
+    assert [row["limits"] for row in rows] == list(limits)
+    assert rows[0]["gap_p99"] == rows[1]["gap_p99"] == 0 < rows[2]["gap_p99"]
+    assert rows[2]["iterations"] == 1 < rows[0]["iterations"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dexgrasp import configs
+from dexgrasp.policies.agents.checkpoint import read_checkpoint
 from dexgrasp.policies.algorithms.distillation import DistillationCfg, StudentPPO
 from dexgrasp.policies.algorithms.ppo import GraspPPO, log_prob
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
@@ -149,6 +150,23 @@ def test_steps_after_the_limit_of_divergence_have_no_effect(learner):
         found.append((steps, stats["kl"], stats["lr"]))
     assert 1 < found[0][0] < 6 * 4
     assert found[1] == (found[0][0], pytest.approx(found[0][1], rel=1e-3), found[0][2])
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+def test_a_checkpoint_of_one_device_goes_on_on_the_other(learner, tmp_path, on_gpu):
+    """It has one form: Adam's step, moments and rate come through."""
+    model, other = learner(on_gpu), learner(not on_gpu)
+    moments, rate = update(model, on_gpu)[2], model.learning_rate
+    with pretend_gpu():
+        model.save(tmp_path / "last.zip")
+        data = read_checkpoint(tmp_path / "last.zip")
+        other._load_state(tmp_path / "last.zip", data)
+    stored = {name.rpartition("/")[2] for name in data.tensors if name.startswith("optimizer/")}
+    assert stored == {"step", "exp_avg", "exp_avg_sq"}
+    found = [unwrap(value) for each in other.optimizer.state.values() for value in each.values()]
+    assert len(found) == len(moments) and all(map(torch.equal, found, moments))
+    assert other.learning_rate == rate and unwrap(other.optimizer.param_groups[0]["lr"]) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("stage", list(MIXES))

@@ -1,5 +1,6 @@
 """PPO: advantages by hand, a buffer that cannot mix its rows up, losses by hand, and learning on the real task."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -191,6 +192,37 @@ def test_an_iteration_ends_where_the_policy_has_moved_by_two_targets(env):
     assert 1 < len(found) < model.num_epochs * model.num_minibatches
     assert max(found[:-1]) <= 2 * 0.02 < found[-1]
     assert model.optimizer.state[model.policy.log_std]["step"] == len(found) - 1  # the excess is not learnt from
+
+
+def test_gradient_steps_are_those_of_adam_whose_rate_python_sets(env):
+    """To the last bit, up to the step at which an iteration ends."""
+    ours, theirs = (GraspPPO(env, seed=0, target_kl=0.004) for _ in range(2))
+    ours.env.reset()
+    ours.iteration = theirs.iteration = 1
+    ours._collect_rollout()
+    theirs.rollout_buffer, theirs._behaviour_log_std = copy.deepcopy(ours.rollout_buffer), ours._behaviour_log_std
+    rate, optimizer = 3e-4, torch.optim.Adam(theirs.policy.parameters(), lr=3e-4, eps=1e-5)
+    theirs.policy.train()
+    theirs.policy.critic.returns.update(theirs.rollout_buffer.valid(theirs.rollout_buffer.returns)[:, None])
+    advantages = theirs.rollout_buffer.advantages
+    normalize_advantages(advantages, theirs.rollout_buffer.alive)
+    steps = 0
+    for given in theirs._step_inputs():
+        loss, record = theirs._loss(theirs.rollout_buffer.minibatch(given["rows"]))
+        kl = float(record["kl"])
+        rate = max(rate / 1.3, 5e-6) if kl > 2 * 0.004 else min(rate * 1.3, 4e-4) if 0 < kl < 0.004 / 2 else rate
+        if kl > 2 * 0.004:
+            break
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.policy.parameters(), 1.0)
+        optimizer.step()
+        steps += 1
+    ours._update()
+    assert 0 < steps < ours.num_epochs * ours.num_minibatches and ours.learning_rate == rate
+    for one, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_exploration_is_narrowed_evenly_in_its_logarithm_and_never_widened(env):

@@ -207,6 +207,9 @@ def test_limits_of_the_solvers_are_mujocos_own_or_those_asked_for(pool):
     assert (option.iterations, option.ls_iterations, option.ccd_iterations) == (100, 50, 35)
     engine.set_solver(replace(ROOM, iterations=7, ls_iterations=9, ccd_iterations=11))
     assert (option.iterations, option.ls_iterations, option.ccd_iterations) == (7, 9, 11)
+    assert option.contact_sensor_maxmatch == 256
+    engine.set_solver(replace(ROOM, max_contacts_per_sensor=128))
+    assert option.contact_sensor_maxmatch == 128
     engine.set_solver(ROOM)
     assert (option.iterations, option.ls_iterations, option.ccd_iterations) == (100, 50, 35)
 
