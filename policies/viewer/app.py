@@ -95,7 +95,9 @@ class ViewerCfg:
 
     def __post_init__(self) -> None:
         if self.task.scene.is_clutter:
-            raise ValueError("the viewer shows single objects: leave task.scene out; `dexgrasp video RUN` shows clutter")
+            raise ValueError(
+                "the viewer shows single objects: leave task.scene out; `dexgrasp video RUN` shows clutter"
+            )
 
 
 def run_viewer(cfg: ViewerCfg) -> None:

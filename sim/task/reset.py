@@ -64,9 +64,10 @@ def neighbour_surface_points(surfaces: SurfaceTable, neighbours: Neighbours) -> 
 
 
 def start_clear_of_neighbours(pregrasp: Pregrasp, hand: HandSpec, around_w: Tensor) -> Pregrasp:
-    """Move the start back along the normal until the open hand is clear of the neighbours' points (row, point, 3).
+    """Move the start back along the normal until the open hand is clear of the neighbours.
 
-    The least distance that clears it is taken, else the one with most clearance; the approach ends where it did.
+    `around_w` (row, point, 3): points of their whole surfaces, also of the sides that the camera does not see [m]. The
+    least distance that clears it is taken, else the one with most clearance; the approach ends where it did.
     """
     keypoints_w = quat_rotate(
         pregrasp.palm_quat_w[:, None],
