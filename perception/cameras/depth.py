@@ -24,6 +24,13 @@ FOCAL_RANGE = 0.1, 50.0
 LARGEST_ASPECT = 2.0
 """Largest ratio of the two focal lengths; rectified images of wide lenses reach 1.3."""
 
+BASELINE_M = 0.05
+"""Baseline of a D435 [m]."""
+DISPARITY_SD_PX = 0.08
+"""Standard deviation of its disparity [pixel]: the vendor's guide gives 0.05 to 0.1 for textured surfaces."""
+DEPTH_STEP_M = 0.001
+"""Resolution of its depth values [m]."""
+
 
 class CameraError(OSError):
     """Failure of a source of frames; the message says what to check."""

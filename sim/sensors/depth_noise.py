@@ -6,16 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp.perception.cameras.depth import BASELINE_M, DEPTH_STEP_M, DISPARITY_SD_PX, Intrinsics
 
-BASELINE_M = 0.05
-"""Baseline of a D435."""
-DISPARITY_SD_PX = 0.08
-"""Standard deviation of the disparity [pixel]: the vendor's tuning guide gives 0.05 to 0.1 for textured surfaces."""
 MATCH_WIDTH_PX = 1.2
 """Correlation length of the noise [pixel]: stereo matching compares windows."""
-DEPTH_UNIT_M = 0.001
-"""Resolution of depth values."""
 MIN_EDGE_M = 0.015
 """Least depth step of an edge, at which flying pixels appear."""
 
@@ -60,8 +54,8 @@ def add_depth_errors(depth_m: NDArray[np.floating], camera: Intrinsics, draws: D
     depth_m[flying] = near[flying] + step[flying] * draws.edge_position[flying]
     depth_m[(edge & (draws.at_edge > 0.8)) | draws.hole] = 0
     depth_m += depth_m**2 * (DISPARITY_SD_PX / (camera.fx * BASELINE_M)) * draws.noise
-    np.rint(depth_m / DEPTH_UNIT_M, out=depth_m)
-    depth_m *= DEPTH_UNIT_M
+    np.rint(depth_m / DEPTH_STEP_M, out=depth_m)
+    depth_m *= DEPTH_STEP_M
     return flying
 
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.cameras.open import save_folder
+from dexgrasp.perception.segmentation.scene_items import scene_items
 from dexgrasp.policies.cli.main import main
-from dexgrasp.policies.real_to_sim.scene_check import scene_items
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
 from tests.helpers import synthetic_scan
 
@@ -17,7 +17,7 @@ HALF_M = (0.03, 0.025, 0.035)
 
 
 def lights(frames):
-    return {item.name: item for item in scene_items(frames)}
+    return {item.name: item for item in scene_items(frames[0], [frame.stamp_s for frame in frames])}
 
 
 def frame_of(scene, T=VIEW, **kwargs):

@@ -17,12 +17,14 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
 
 from dexgrasp import assets
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_to_dict
 from dexgrasp.perception.cameras.open import save_folder
 from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
+from dexgrasp.perception.segmentation.scene_items import scene_items
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
 from dexgrasp_ros import message_conversions as m
@@ -338,3 +340,24 @@ def test_a_lifecycle_manager_takes_the_camera_and_gives_it_back(ros, scene):
     assert len(robot.points) > heard
     assert transition("deactivate")
     assert transition("cleanup")
+
+
+def test_the_scene_is_judged_when_asked(robot, scene):
+    def check():
+        return robot.ros.call(Trigger, "/perception/check_scene")
+
+    assert "no depth image came within 2 s: is the camera running" in check().message
+    robot.until_seen()
+    answer = check()
+    items = scene_items(scene.frame, [0.0])
+    for item in items:
+        assert f"{item.light}: {item.name}: {item.measured}" in answer.message, answer.message
+    told = answer.message.splitlines()
+    assert len(told) == len(items) + 1 and any(": frames: " in line for line in told)  # one image gives no rate
+    empty = image_from_depth(np.zeros_like(scene.frame.depth_m), robot.now_s(), "camera")
+    robot.frame(empty)
+    robot.ros.until(lambda: "bad: holes: 100 % of the workspace" in check().message, "an image without depth")
+    assert not check().success
+    robot.until_seen()
+    robot.state.publish(String(data="pregrasp"))
+    robot.ros.until(lambda: "check the scene in idle" in check().message, "the state of a grasp")

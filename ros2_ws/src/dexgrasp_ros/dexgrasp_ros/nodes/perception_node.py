@@ -4,6 +4,7 @@
 ~/plan      Float64MultiArray   the pre-grasp plan (dexgrasp.policies.deploy.policy.Plan), before a grasp
 ~/pregrasp  PoseStamped         palm pose of the plan
 ~/begin     service             freezes the view of the plan for a grasp (dexgrasp_ros.plan_handshake)
+~/check_scene                   service: lights for what the camera sees (dexgrasp_ros.perception.scene_service)
 /diagnostics                    once per second, and at once for a new error
 """
 
@@ -42,6 +43,7 @@ from dexgrasp_ros.perception.config import PerceptionCfg, camera_pose, make_inpu
 from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
+from dexgrasp_ros.perception.scene_service import scene_report, serve_check_scene
 from dexgrasp_ros.plan_handshake import serve_begin
 from dexgrasp_ros.qos import LATCHED, RELIABLE, SENSOR
 from dexgrasp_ros.recording.decision_topic import decision_log
@@ -138,7 +140,8 @@ class PerceptionNode(LifecycleNode):
         )
         self._subscribe_all()
         begin = serve_begin(self, self._machine.begin)
-        self._destroy_input.append(lambda: self.destroy_service(begin))
+        check = serve_check_scene(self, lambda: scene_report(self._machine, cfg.segment, self._now_s()))
+        self._destroy_input.append(lambda: (self.destroy_service(begin), self.destroy_service(check)))
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
         for period_s, callback in ((1.0, self._report), (1.0 / cfg.held_object_rate_hz, self._move_with_palm)):
             timer = self.create_timer(period_s, callback, clock=steady)

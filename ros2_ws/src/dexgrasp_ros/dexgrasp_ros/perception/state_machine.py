@@ -10,6 +10,7 @@ fault                 as pregrasp if a grasp has started, else as idle
 Each grasp ends with idle, home or retreat; after retreat (an empty grasp) a different grasp is planned.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +40,10 @@ Array = NDArray[np.float64]
 
 class FrameError(ValueError):
     """Raised for a depth frame that must not be used; the text says why."""
+
+
+STAMPS = 30
+"""Newest depth images whose stamps are kept."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,10 @@ class PerceptionStateMachine:
         self._begun_s: float | None = None  # stamp of the frame at which a grasp was announced that has not started
         self.state = "idle"
         """State of the grasp node; idle without one."""
+        self.newest_frame: DepthFrame | None = None
+        """Newest depth image, also where nothing was found in it."""
+        self.stamps_s = deque[float](maxlen=STAMPS)
+        """Stamps of the newest depth images [s]."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -157,6 +166,8 @@ class PerceptionStateMachine:
             frame = DepthFrame(depth_m=depth_m, intrinsics=observer.intrinsics, stamp_s=stamp_s, T_world_cam=pose)
         except ValueError as error:
             raise FrameError(f"{error}: do image and camera_info belong together?") from error
+        self.newest_frame = frame
+        self.stamps_s.append(stamp_s)
         robot = self._robot_at(stamp_s)
         if self._begun_s is not None and stamp_s - self._begun_s > FROZEN_S:
             self._begun_s = None
