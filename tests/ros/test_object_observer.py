@@ -233,6 +233,34 @@ def test_the_best_object_is_one_that_the_robot_can_reach_and_its_plan_is_that_of
         ObjectObserver(contract, CAMERA, hand=body, **nothing).observe(two_blocks())
 
 
+def test_another_target_is_looked_at_anew_and_refused_in_a_grasp_or_outside_the_image(contract, body):
+    frame = two_blocks()
+    setup = PerceptionSetup(contract, frame.T_world_cam, body, segment=SegmentationCfg(target="-0.12,0,0.05"))
+    machine = PerceptionStateMachine(setup)
+    machine.on_camera_info(CAMERA)
+    stamps = iter(np.arange(1.0, 9.0, 0.03))
+
+    def looked():
+        for _ in range(FIRST_VIEW_FRAMES - 1):
+            assert machine.on_depth(frame.depth_m, next(stamps)) is None
+        return machine.on_depth(frame.depth_m, next(stamps))
+
+    left = looked()
+    assert left.points_w[:, 0].max() < 0 and left.plan.palm_pos_w[0] < 0
+    machine.choose("0.12,0,0.05")
+    with pytest.raises(FrameError, match="no first view: no frame received"):
+        machine.begin()  # the plan of the other object is not confirmed
+    right = looked()
+    assert right.points_w[:, 0].min() > 0 and right.plan.palm_pos_w[0] > 0 and right.plan_id > left.plan_id
+    for text, reason in (("700,3", "lies outside the image"), ("left", "target: expected"), ("label:3", "give labels")):
+        with pytest.raises(FrameError, match=reason):
+            machine.choose(text)
+    assert machine.begin() == right.plan_id  # a refused target loses nothing
+    machine.on_grasp_state("pregrasp")
+    with pytest.raises(FrameError, match="the target changes between grasps, not in pregrasp"):
+        machine.choose("nearest")
+
+
 def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):
     observer = ObjectObserver(contract, CAMERA, hand=body)
     assert look(observer, stairs(0.07, 0.03)).plan is not None
