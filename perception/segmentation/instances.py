@@ -115,17 +115,18 @@ def split(inside: NDArray[np.bool_], bend_rad: NDArray[np.float32]) -> Labels:
     distance = np.asarray(ndimage.distance_transform_edt(np.pad(flat, 1)), np.float32)[1:-1, 1:-1]
     smooth = ndimage.gaussian_filter(distance, 1.0)
     peaks = (ndimage.maximum_filter(smooth, 5) == smooth) & (distance >= CORE_PX)
-    markers, count = _label(_widened(peaks) & flat)
+    markers, _ = _label(_widened(peaks) & flat)
     markers[~inside] = -1
     height = np.clip(200 - 8 * smooth + np.where(flat, 0, 20), 0, 250).astype(np.uint8)
     height[~inside] = 255
     labels = np.asarray(ndimage.watershed_ift(height, markers, AROUND), np.int32)
-    labels[~inside | (labels < 0)] = 0
-    rest, _ = _label(inside & (labels == 0))  # parts too thin for a core
-    size = np.bincount(rest.reshape(-1))
+    apart, count = _label(inside)  # scipy's flood crosses what is not inside; 0 is left of parts too thin for a core
+    pair = np.maximum(labels, 0) * (count + 1) + apart
+    pair[~inside] = 0
+    size = np.bincount(pair.reshape(-1))
     size[0] = 0
-    number = np.where(size >= LEAST_PATCH, np.arange(count, count + len(size)), 0).astype(np.int32)
-    return labels + number[rest]
+    kept = size >= np.where(np.arange(len(size)) > count, 1, LEAST_PATCH)
+    return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[pair]
 
 
 def _shifted(shape: tuple[int, ...], reach_px: int, down: int, right: int) -> tuple[slice, slice]:

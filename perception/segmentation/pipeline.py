@@ -27,6 +27,8 @@ from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
 from dexgrasp.perception.segmentation.target import LabelledPoints, Target, choose, follow, read_labels
 from dexgrasp.utils.bounds import Bounds, bounded
 
+Promise = Callable[[NDArray[np.float32], NDArray[np.float64]], float]
+"""Returns how promising a grasp is of points (point, 3) seen from a camera at (3,), world frame [m]; more is better."""
 MAX_SLOPE = 6.0
 """Largest depth slope [m per m of image] of one surface, viewed 80 degrees from its normal."""
 TABLE_PIXELS = 20_000
@@ -80,8 +82,9 @@ class SegmentationCfg:
     sampling: Sampling = "farthest"
     """Sampling of the object points: farthest-point or random."""
     target: str = "largest"
-    """Object that is wanted: largest (objects that touch count as one), nearest to the camera, COLUMN,ROW of a pixel,
-    X,Y,Z of a point [m], or label:NUMBER. All but largest tell objects that touch apart; best with stride=1."""
+    """Object that is wanted: largest (objects that touch count as one), nearest to the camera, best to grasp (in the
+    perception node), COLUMN,ROW of a pixel, X,Y,Z of a point [m], or label:NUMBER. All but largest tell objects that
+    touch apart, with stride=1 most reliably."""
     labels: str = ""
     """PNG or NPY image of the objects' numbers, or a mask of truth values, of the depth image's size; replaces the own
     search for objects. Empty: none."""
@@ -115,13 +118,17 @@ class Segmentation:
 class Segmenter:
     """Segmentation pipeline of one camera; data that depends on the intrinsics only is cached."""
 
-    def __init__(self, cfg: SegmentationCfg, intrinsics: Intrinsics, plane: Plane = TABLE) -> None:
-        """`plane`: the table where `cfg.plane` is "known"."""
-        self.cfg, self.intrinsics, self._plane = cfg, intrinsics, plane
+    def __init__(
+        self, cfg: SegmentationCfg, intrinsics: Intrinsics, plane: Plane = TABLE, promise: Promise | None = None
+    ) -> None:
+        """`plane`: the table where `cfg.plane` is "known". `promise`: judges the objects for the target `best`."""
+        self.cfg, self.intrinsics, self._plane, self._promise = cfg, intrinsics, plane, promise
         self._rays = intrinsics.rays(cfg.stride)
         corners = np.array([cfg.box_lower_m, cfg.box_upper_m], np.float32)
         self._lower, self._upper = corners[:, :, None]
         self._target = Target.parse(cfg.target)
+        if self._target.kind == "best" and promise is None:
+            raise ValueError("target: best plans a grasp of each object, which the perception node does; give another")
         if self._target.kind == "pixel" and not self._in_image(self._target.at):
             size = f"{intrinsics.width}x{intrinsics.height}"
             raise ValueError(f"target: {self._target} lies outside the image of {size} pixels")
@@ -153,7 +160,7 @@ class Segmenter:
             frame, T_world_cam, capsules, seed, lap, choosing=choosing, own_search=own_search
         )
         if mask is None and not self.is_largest:
-            chosen = self._chosen(cloud, plane, earlier_w)
+            chosen = self._chosen(cloud, plane, T_world_cam[:3, 3], earlier_w, seed)
         elif mask is None:
             sure = plane.height(cloud.points_w) > self.cfg.roughness_factor * plane.roughness_m
             chosen = largest_cluster(cloud.points_w, sure, plane, max(self.cfg.cell_m, MIN_CELL_PIXELS * pitch_m))
@@ -244,6 +251,11 @@ class Segmenter:
         return cloud, plane
 
     @property
+    def is_best(self) -> bool:
+        """Whether the object with the most promising grasp is taken, which may change from frame to frame."""
+        return self._target.kind == "best"
+
+    @property
     def is_largest(self) -> bool:
         """Whether the largest object is taken, without telling apart those that touch."""
         return self._target.kind == "largest" and self._labels is None
@@ -255,7 +267,14 @@ class Segmenter:
         height_m, focal_px = cloud.spread(plane.height(cloud.points_w)), self.intrinsics.fx / self.cfg.stride
         return find_instances(cloud.image, height_m, focal_px, self.cfg.min_points).reshape(-1)[cloud.index]
 
-    def _chosen(self, cloud: "_Cloud", plane: Plane, earlier_w: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+    def _chosen(
+        self,
+        cloud: "_Cloud",
+        plane: Plane,
+        camera_w: NDArray[np.float64],
+        earlier_w: NDArray[np.float32] | None,
+        seed: int,
+    ) -> NDArray[np.bool_]:
         """Return the mask (n,) of the target's points."""
         labels = self._instances(cloud, plane)
         cloud.lap("instances")
@@ -268,12 +287,31 @@ class Segmenter:
         )
         if earlier_w is not None:
             number, missed = follow(earlier_w, among), "no object is where it was"
+        elif self._target.kind == "best":
+            number, missed = self._most_promising(labels, cloud.points_w, camera_w, seed), "no object can be grasped"
         else:
             number, missed = choose(self._target, among)
         if not number:
             cloud.counts["object"] = 0
             raise NoObjectError(f"target not found at {self._target}: {missed}", cloud.counts)
         return labels == number
+
+    def _most_promising(
+        self, labels: NDArray[np.int32], points_w: NDArray[np.float32], camera_w: NDArray[np.float64], seed: int
+    ) -> int:
+        """Return the number of the object with the most promising grasp; 0 where none can be grasped."""
+        assert self._promise is not None
+        best, highest = 0, -np.inf
+        for number in np.unique(labels[labels > 0]):
+            own = take_points(points_w, np.flatnonzero(labels == number))
+            own = take_points(own, np.flatnonzero(in_large_parts(own)))
+            if own.shape[1] < self.cfg.min_points:
+                continue
+            few = sample_points(own, self.cfg.points, self.cfg.sampling, seed)
+            promise = self._promise(own.T[few], camera_w)
+            if promise > highest:
+                best, highest = int(number), promise
+        return best
 
     def _check_target(self, capsules: Capsules, cloud: "_Cloud") -> None:
         """Raise NoObjectError where the wanted pixel or point, or most of the wanted label, lies on the robot."""

@@ -1,7 +1,8 @@
-"""Choice of the wanted object: at a pixel or a point, of a label, the nearest or the largest.
+"""Choice of the wanted object: by pixel, point, label, nearness, size or the promise of its grasp.
 
 largest     the object with most points
 nearest     the object nearest to the camera
+best        the object with the most promising grasp, where a planner is there
 320,240     the object at a pixel: column, row of the depth image
 0.1,0,0.05  the object at a point: x, y, z in the world frame [m]
 label:3     the object of a number in `segment.labels`, an image of the objects' numbers from a detector or by hand
@@ -31,14 +32,14 @@ LARGEST_LABEL = 65_535
 class Target:
     """The object that is wanted."""
 
-    kind: Literal["largest", "nearest", "pixel", "point", "label"]
+    kind: Literal["largest", "nearest", "best", "pixel", "point", "label"]
     at: tuple[float, ...] = ()
     """(column, row), or (x, y, z) in the world frame [m], or (label,)."""
 
     @classmethod
     def parse(cls, text: str) -> "Target":
         """Return the target that a text names. Raises ValueError with what was expected."""
-        if text in ("largest", "nearest"):
+        if text in ("largest", "nearest", "best"):
             return cls(text)
         label = text.startswith("label:")
         try:
@@ -47,7 +48,7 @@ class Target:
             at = []
         if len(at) not in ([1] if label else [2, 3]) or not np.isfinite(at).all():
             raise ValueError(
-                f"target: expected largest, nearest, COLUMN,ROW [pixel], X,Y,Z [m] or label:NUMBER, got {text!r}"
+                f"target: expected largest, nearest, best, COLUMN,ROW [pixel], X,Y,Z [m] or label:NUMBER, got {text!r}"
             )
         if label and not (at[0].is_integer() and 1 <= at[0] <= LARGEST_LABEL):
             raise ValueError(f"target: a label is a whole number from 1 to {LARGEST_LABEL}, got {text!r}")

@@ -104,6 +104,17 @@ def test_one_object_with_a_cavity_or_a_handle_stays_one(geoms, noise_seed):
     assert best(labels, truth, 1) > 0.75
 
 
+@pytest.mark.parametrize("apart_m", [0.08, 0.16, 0.24])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_equal_objects_that_lie_apart_are_two(apart_m, stride):
+    x, y = CAMERA.rays() * 0.54  # on the tops of two blocks without visible walls
+    on_top = (np.abs(y) < 0.03) & (np.abs(np.abs(x) - apart_m / 2) < 0.02)
+    frame = DepthFrame(np.where(on_top, 0.54, 0.6).astype(np.float32), CAMERA, 0.0, ABOVE)
+    labels = Segmenter(replace(CFG, stride=stride), CAMERA).instances(frame)
+    truth = np.where(on_top, np.where(x < 0, 1, 2), 0)[::stride, ::stride]
+    assert labels.max() == 2 and min(best(labels, truth, number) for number in (1, 2)) > 0.9
+
+
 def test_a_plane_has_no_bend_and_a_right_angle_has_one_of_a_right_angle():
     corner, _ = render([box((0.2, 0.01, 0.2), (0, 0, 0.2))])  # a wall on the table, both seen at 45 degrees
     bend = bends(corner.depth_m, corner.depth_m > 0, 385.0, 4)[:, 300:340]
@@ -156,6 +167,20 @@ def test_labels_of_a_detector_replace_the_own_search(tmp_path, suffix):
     assert overlap(frame, truth, 3, target="label:7", labels=str(file)) > 0.9
     with pytest.raises(NoObjectError, match="label 6: the labels with points are 5, 7"):
         Segmenter(replace(CFG, target="label:6", labels=str(file)), CAMERA)(frame)
+
+
+def test_the_best_object_is_the_one_with_the_highest_promise_and_none_that_cannot_be_grasped():
+    frame, truth = render(*SCENE)
+    wanted = {2: lambda points, _: points[:, 2].max(), 3: lambda points, _: points[:, 0].mean()}  # tall; to the right
+    for number, promise in wanted.items():
+        found = Segmenter(replace(CFG, target="best"), CAMERA, promise=promise)(frame).mask
+        assert (found & (truth == number)).sum() / (found | (truth == number)).sum() > 0.75
+    seen_from = []
+    with pytest.raises(NoObjectError, match="target not found at best: no object can be grasped"):
+        Segmenter(replace(CFG, target="best"), CAMERA, promise=lambda _, at: seen_from.append(at) or -np.inf)(frame)
+    assert len(seen_from) == 3 and all(np.array_equal(at, SLANTED[:3, 3]) for at in seen_from)
+    with pytest.raises(ValueError, match="target: best plans a grasp of each object"):
+        Segmenter(replace(CFG, target="best"), CAMERA)
 
 
 def test_a_target_that_is_not_there_is_refused_in_one_line_with_how_far_it_was_missed():

@@ -12,6 +12,7 @@ from dexgrasp.perception.cameras.depth import DepthFrame
 from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.perception.occlusion import HandCapsules
 from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
+from dexgrasp.perception.segmentation.pipeline import NoObjectError, SegmentationCfg
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.sim.randomization.episode_draws import ResetCfg
 from dexgrasp.sim.rendering import offscreen
@@ -204,6 +205,60 @@ def stairs(left_m, right_m):
     x, y = CAMERA.rays() * 0.65  # where rays are 5 cm above the table
     height = np.where(np.abs(y) < 0.03, np.where(np.abs(x) < 0.04, np.where(x < 0, left_m, right_m), 0.0), 0.0)
     return DepthFrame((0.7 - height).astype(np.float32), CAMERA, 0.0, T)
+
+
+def two_blocks():
+    """From 0.7 m above a table: blocks of 4 by 6 cm, 6 cm high, 12 cm to the left and to the right of the middle."""
+    T = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0.7], [0, 0, 0, 1]])
+    x, y = CAMERA.rays() * 0.65
+    height = np.where((np.abs(y) < 0.03) & (np.abs(np.abs(x) - 0.12) < 0.02), 0.06, 0.0)
+    return DepthFrame((0.7 - height).astype(np.float32), CAMERA, 0.0, T)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_the_best_object_is_one_that_the_robot_can_reach_and_its_plan_is_that_of_the_object_alone(contract, body, side):
+    def reachable(pos_w, _):
+        return side * pos_w[:, 0] > 0
+
+    wanted = {"segment": SegmentationCfg(target="best"), "reachable": reachable}
+    observer = ObjectObserver(contract, CAMERA, hand=body, **wanted)
+    estimate = look(observer, two_blocks())
+    assert (side * estimate.points_w[:, 0]).min() > 0.09 and side * estimate.plan.palm_pos_w[0] > 0
+    at = SegmentationCfg(target=f"{side * 0.12},0,0.05")
+    alone = look(ObjectObserver(contract, CAMERA, hand=body, segment=at, reachable=reachable), two_blocks())
+    assert np.array_equal(alone.points_w, estimate.points_w)
+    assert np.array_equal(alone.plan.palm_pos_w, estimate.plan.palm_pos_w)
+    nothing = {"segment": SegmentationCfg(target="best"), "reachable": lambda pos_w, _: pos_w[:, 0] > 9}
+    with pytest.raises(NoObjectError, match="no object can be grasped"):
+        ObjectObserver(contract, CAMERA, hand=body, **nothing).observe(two_blocks())
+
+
+def test_another_target_is_looked_at_anew_and_refused_in_a_grasp_or_outside_the_image(contract, body):
+    frame = two_blocks()
+    setup = PerceptionSetup(contract, frame.T_world_cam, body, segment=SegmentationCfg(target="-0.12,0,0.05"))
+    machine = PerceptionStateMachine(setup)
+    machine.on_camera_info(CAMERA)
+    stamps = iter(np.arange(1.0, 9.0, 0.03))
+
+    def looked():
+        for _ in range(FIRST_VIEW_FRAMES - 1):
+            assert machine.on_depth(frame.depth_m, next(stamps)) is None
+        return machine.on_depth(frame.depth_m, next(stamps))
+
+    left = looked()
+    assert left.points_w[:, 0].max() < 0 and left.plan.palm_pos_w[0] < 0
+    machine.choose("0.12,0,0.05")
+    with pytest.raises(FrameError, match="no first view: no frame received"):
+        machine.begin()  # the plan of the other object is not confirmed
+    right = looked()
+    assert right.points_w[:, 0].min() > 0 and right.plan.palm_pos_w[0] > 0 and right.plan_id > left.plan_id
+    for text, reason in (("700,3", "lies outside the image"), ("left", "target: expected"), ("label:3", "give labels")):
+        with pytest.raises(FrameError, match=reason):
+            machine.choose(text)
+    assert machine.begin() == right.plan_id  # a refused target loses nothing
+    machine.on_grasp_state("pregrasp")
+    with pytest.raises(FrameError, match="the target changes between grasps, not in pregrasp"):
+        machine.choose("nearest")
 
 
 def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):

@@ -37,6 +37,7 @@ from dexgrasp_ros.message_conversions import (
 from dexgrasp_ros.nodes.perception_node import PerceptionNode
 from dexgrasp_ros.perception.object_observer import ObjectObserver
 from tests.helpers.ros import LATCHED, SENSOR, Process
+from tests.ros.test_node_parameters import Door
 
 pytestmark = pytest.mark.ros
 
@@ -148,6 +149,21 @@ def test_points_and_plan_are_those_of_the_pure_part(robot, scene):
     assert level == m.OK
     assert int(values["object"]) > 100
     assert float(robot.status("perception: camera")[2]["rate_hz"]) > 1
+
+
+def test_the_target_changes_between_grasps_and_a_refused_one_loses_nothing(robot, scene):
+    robot.until_seen()
+    before = m.plan_id_of(robot.plans[-1])
+    door = Door(robot.ros, "perception")
+    assert door.set("segment.target", "9999,3").startswith("target: pixel (9999, 3) lies outside the image")
+    assert "expected largest, nearest, best" in door.set("segment.target", "the mug")
+    assert m.plan_id_of(robot.plans[-1]) == before
+    assert door.set("segment.target", "nearest") == ""
+    robot.until_seen()
+    assert m.plan_id_of(robot.plans[-1]) > before
+    robot.state.publish(String(data="pregrasp"))
+    robot.ros.spin(0.2)
+    assert door.set("segment.target", "best") == "the target changes between grasps, not in pregrasp"
 
 
 @pytest.mark.parametrize("rest", ["idle", "retreat"])

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
@@ -63,6 +64,7 @@ class PerceptionNode(LifecycleNode):
         super().__init__("perception", **options)
         self.cfg = declare(self, PerceptionCfg, changeable=names(PerceptionCfg))
         check_changes(self, PerceptionCfg, self._change_refused)
+        self.add_post_set_parameters_callback(self._take_changes)
         self._active = False
         self._failure: Exception = RuntimeError("no transition was refused")
         self._reader: FrameReader | None = None
@@ -121,8 +123,17 @@ class PerceptionNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         return DONE
 
-    def _change_refused(self, name: str, _: Any) -> str:
+    def _change_refused(self, name: str, value: Any) -> str:
+        """Return why a parameter may not be changed now, or an empty text."""
+        if self._active and name == "segment.target":
+            return self._machine.target_refused(str(value))
         return f"{name} changes while the node is not active: deactivate it first" if self._active else ""
+
+    def _take_changes(self, changes: list[Parameter]) -> None:
+        """Look for another object where the target was changed."""
+        for change in changes:
+            if self._active and change.name == "segment.target":
+                self._machine.choose(str(change.value))
 
     def _configure(self) -> None:
         self.cfg = read(self, PerceptionCfg)

@@ -96,10 +96,14 @@ class ObjectObserver:
         self._live, self._moves_with_palm = camera.is_live, camera.move_with_palm
         if self._live and hand is None:
             raise ValueError(f"camera.mode={camera.mode} needs the capsule model of the hand: pass `hand`")
-        self._segmenter = Segmenter(replace(segment or SegmentationCfg(), points=camera.points), intrinsics)
         self._points = ObjectPoints(camera.mode, camera.min_points, 1, camera.points)
         self._occlusion = hand.occlusion(OUTLINE_MARGIN_M) if hand is not None and self._points.tracks else None
         self._planner = GraspPlanner(contract)
+        self._segmenter = Segmenter(
+            replace(segment or SegmentationCfg(), points=camera.points),
+            intrinsics,
+            promise=lambda points_w, camera_w: self._planner.promise(points_w, camera_w, self._reachable),
+        )
         self._palm, self._palm_known = PalmMotion(1), False
         self._camera_w = torch.zeros(1, 3)
         self._still_frames: list[_StillFrame] = []
@@ -185,11 +189,14 @@ class ObjectObserver:
 
     def _collect(self, frame: DepthFrame, robot: RobotState | None) -> None:
         """Add a frame to the first view, or start it anew where the frame does not agree."""
-        segmentation = self._segment(frame, robot)
+        # what was the best object in the first frame stays the target of the view
+        chosen_w = self._still_frames[0].points_w if self._still_frames and self._segmenter.is_best else None
+        segmentation = self._segment(frame, robot, chosen_w)
         stride = self._segmenter.cfg.stride
         still = _StillFrame(
             depth_m=frame.depth_m[::stride, ::stride].copy(),
             mask=segmentation.mask,
+            points_w=segmentation.points_w,
             centroid_w=segmentation.cloud_w.mean(axis=0),
             robot=robot,
         )
@@ -201,7 +208,7 @@ class ObjectObserver:
         if len(self._still_frames) == FIRST_VIEW_FRAMES:
             depth_m = np.zeros_like(frame.depth_m)
             depth_m[::stride, ::stride] = median_depth(np.stack([one.depth_m for one in self._still_frames]))
-            segmentation = self._segment(replace(frame, depth_m=depth_m), robot)
+            segmentation = self._segment(replace(frame, depth_m=depth_m), robot, chosen_w)
             plan = self._planner.plan(segmentation.points_w, _camera_position(frame), self._reachable)
             self._first_view, self.plan_id = (segmentation, plan), next(PLAN_IDS)
             del self._still_frames[1:]
@@ -253,6 +260,8 @@ class _StillFrame:
     """(row, column) [m], with the stride of the segmentation."""
     mask: NDArray[np.bool_]
     """(row, column) pixels of the object."""
+    points_w: NDArray[np.float32]
+    """(point, 3) sampled points of the object [m]."""
     centroid_w: NDArray[np.float32]
     """(3,) of the object [m]."""
     robot: RobotState | None

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.perception.grasp_planning.planner import Reachable, best_pregrasp, move_start_clear
+from dexgrasp.perception.grasp_planning.planner import Pregrasp, Reachable, best_pregrasp, move_start_clear
 from dexgrasp.perception.grasp_planning.scoring import FailedGrasps
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.perception.transforms import invert
@@ -42,6 +42,35 @@ class GraspPlanner:
 
         `camera_w` (3,): position of the camera [m]. `reachable`: filter of palm poses.
         """
+        found, points = self._best(points_w, camera_w, reachable)
+        self._descriptor = found.descriptor
+        found = move_start_clear(found, self._open_hand(found.style.open_pose), points)
+        style = found.style
+        fingers = style.open_pose.clamp(*self._limits)
+        return PregraspPlan(
+            palm_pos_w=found.palm_pos_w[0].numpy(),
+            palm_quat_w=found.palm_quat_w[0].numpy(),
+            depth_m=found.depth_m[0].numpy(),
+            closing=style.closing[0].numpy(),
+            floor_m=style.floor_m[0].numpy(),
+            joint_pos=self._motors.positions(fingers[0].numpy()),
+        )
+
+    def promise(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> float:
+        """Return the score of the best pre-grasp for points (point, 3) [m].
+
+        -inf where the robot cannot reach it. Other arguments: see `plan`. Scores know nothing of other objects.
+        """
+        found, _ = self._best(points_w, camera_w, reachable)
+        if reachable is not None and not bool(reachable(found.palm_pos_w, found.palm_quat_w)[0]):
+            return -math.inf
+        assert found.score is not None
+        return float(found.score[0])
+
+    def _best(
+        self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None
+    ) -> tuple[Pregrasp, torch.Tensor]:
+        """Return the best pre-grasp and the points (1, point, 3) in double precision."""
         points = torch.from_numpy(points_w)[None].double()
         origin = torch.from_numpy(_approach_origin(points_w.mean(axis=0), camera_w))[None]
         zero = points.new_zeros(1), points.new_zeros(1, 2)
@@ -57,18 +86,7 @@ class GraspPlanner:
             failed_grasps=self._failed.descriptors,
             finger_m=self._finger_m,
         )
-        self._descriptor = found.descriptor
-        found = move_start_clear(found, self._open_hand(found.style.open_pose), points)
-        style = found.style
-        fingers = style.open_pose.clamp(*self._limits)
-        return PregraspPlan(
-            palm_pos_w=found.palm_pos_w[0].numpy(),
-            palm_quat_w=found.palm_quat_w[0].numpy(),
-            depth_m=found.depth_m[0].numpy(),
-            closing=style.closing[0].numpy(),
-            floor_m=style.floor_m[0].numpy(),
-            joint_pos=self._motors.positions(fingers[0].numpy()),
-        )
+        return found, points
 
     def mark_failed(self) -> None:
         """Record that the last plan ended with an empty hand: the next plan is a different grasp."""

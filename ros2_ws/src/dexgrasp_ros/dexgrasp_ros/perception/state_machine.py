@@ -11,7 +11,7 @@ Each grasp ends with idle, home or retreat; after retreat (an empty grasp) a dif
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,28 @@ class PerceptionStateMachine:
         """Store the palm pose (3,) [m], (4,) wxyz; not used where the setup has an arm."""
         self._palm.add(stamp_s, pos_w, quat_w)
 
+    def target_refused(self, target: str) -> str:
+        """Return why an object may not be wanted now (texts: segmentation/target.py), or an empty text."""
+        if not self.collecting_first_view:
+            return f"the target changes between grasps, not in {self.state}"
+        try:
+            segment = replace(self._setup.segment, target=target)
+            if self._intrinsics is not None:
+                _observer(replace(self._setup, segment=segment), self._intrinsics)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def choose(self, target: str) -> None:
+        """Collect the first view of another object; grasps that failed are forgotten.
+
+        Raises FrameError where it is refused: see `target_refused`.
+        """
+        if reason := self.target_refused(target):
+            raise FrameError(reason)
+        self._setup = replace(self._setup, segment=replace(self._setup.segment, target=target))
+        self._observer = self._begun_s = None
+
     def begin(self) -> int:
         """Freeze the first view for a grasp that starts next, and return the id of its plan.
 
@@ -217,15 +239,7 @@ class PerceptionStateMachine:
             if self._observer is not None and not self.collecting_first_view:
                 self._grasp_error = "the camera changed during a grasp"
                 raise FrameError(f"{self._grasp_error}: return the grasp node to idle")
-            setup = self._setup
-            self._observer = ObjectObserver(
-                contract=setup.contract,
-                intrinsics=self._intrinsics,
-                segment=setup.segment,
-                hand=setup.hand,
-                arm=setup.arm,
-                reachable=setup.reachable,
-            )
+            self._observer = _observer(self._setup, self._intrinsics)
         return self._observer
 
     def _reset_after_clock_jump(self, jump_s: float) -> None:
@@ -263,3 +277,15 @@ class PerceptionStateMachine:
             ages["joint states of the arm"] = stamp_s - self._joints["arm"].newest_s
         name, age_s = max(ages.items(), key=lambda item: abs(item[1]))
         return f"no {name} for this frame (newest {age_s:.2f} s before it): hand and object cannot be separated"
+
+
+def _observer(setup: PerceptionSetup, intrinsics: Intrinsics) -> ObjectObserver:
+    """Return the observer of a camera. Raises ValueError for a target outside its image."""
+    return ObjectObserver(
+        contract=setup.contract,
+        intrinsics=intrinsics,
+        segment=setup.segment,
+        hand=setup.hand,
+        arm=setup.arm,
+        reachable=setup.reachable,
+    )

@@ -41,6 +41,11 @@ class LoggedPerceptionStateMachine(PerceptionStateMachine):
         self._readings.append(("palm", stamp_s, [*pos_w.tolist(), *quat_w.tolist()]))
         super().on_palm_pose(pos_w, quat_w, stamp_s)
 
+    def choose(self, target: str) -> None:
+        """Collect the first view of another object."""
+        super().choose(target)
+        self._log("target", target=target)
+
     def begin(self) -> int:
         """Freeze the first view."""
         try:

@@ -278,6 +278,10 @@ class PerceptionDecisions(_Stage):
         error = _error_of(lambda: self._state.on_grasp_state(values["state"]))[1]
         self._demand(values["error"], error, "error")
 
+    def _on_target(self, values: dict[str, Any]) -> None:
+        self._read(values)
+        self._state.choose(values["target"])
+
     def _on_begin(self, values: dict[str, Any]) -> None:
         self._read(values)
         plan_id, error = _error_of(self._state.begin)
