@@ -38,7 +38,7 @@ def policy_sha256(name: str) -> str:
     from dexgrasp.policies.agents.registry import POLICIES, find_policy
 
     if name in POLICIES:
-        return _sha256_of([name.encode()])
+        return content_sha256([name.encode()])
     found = find_policy(name)
     return _bundle_sha256(found.path) if found.bundle else _file_sha256(found.path)
 
@@ -60,8 +60,8 @@ def library_sha256(spec: str) -> str:
     from dexgrasp.sim.objects.registry import GENERATED
 
     if made := GENERATED.fullmatch(spec):
-        return _sha256_of([f"generated {VERSION} {made[1]} {made[2] or 'train'}".encode()])
-    return _sha256_of(json.dumps(asdict(entry), sort_keys=True).encode() for entry in open_library(spec).entries)
+        return content_sha256([f"generated {VERSION} {made[1]} {made[2] or 'train'}".encode()])
+    return content_sha256(json.dumps(asdict(entry), sort_keys=True).encode() for entry in open_library(spec).entries)
 
 
 def hand_sha256(name: str) -> str:
@@ -70,7 +70,7 @@ def hand_sha256(name: str) -> str:
     from dexgrasp.sim.robots.models.model_sources import find_hand
 
     files = sorted(hand_files(find_hand(name)).items())
-    return _sha256_of(part for path, content in files for part in (path.encode(), content))
+    return content_sha256(part for path, content in files for part in (path.encode(), content))
 
 
 def plugins_sha256(names: str) -> str:
@@ -79,7 +79,23 @@ def plugins_sha256(names: str) -> str:
     for name in names.split(","):
         files = plugin_files(name)
         contents += [path.read_bytes() for path in files] or [name.encode()]
-    return _sha256_of(contents)
+    return content_sha256(contents)
+
+
+def model_sha256(file: Path) -> str:
+    """Return the SHA-256 of an MJCF or URDF and of the files that it reads."""
+    from dexgrasp.sim.robots.model_files import files_read_by
+
+    files = sorted(files_read_by(file).items())
+    return content_sha256(part for path, content in files for part in (path.name.encode(), content))
+
+
+def content_sha256(parts: Iterable[bytes]) -> str:
+    """Return the SHA-256 of parts and their lengths."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)} ".encode() + part)
+    return digest.hexdigest()
 
 
 READERS: dict[str, Callable[[str], str]] = {
@@ -97,16 +113,8 @@ READERS: dict[str, Callable[[str], str]] = {
 def _bundle_sha256(folder: Path) -> str:
     from dexgrasp.policies.deploy.bundle import CONTRACT, GOLDEN, GRAPH
 
-    return _sha256_of(regular_bytes(folder / name) for name in (CONTRACT, GRAPH, GOLDEN))
+    return content_sha256(regular_bytes(folder / name) for name in (CONTRACT, GRAPH, GOLDEN))
 
 
 def _file_sha256(path: Path) -> str:
     return hashlib.sha256(regular_bytes(path)).hexdigest()
-
-
-def _sha256_of(parts: Iterable[bytes]) -> str:
-    """Return the SHA-256 of parts and their lengths."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(f"{len(part)} ".encode() + part)
-    return digest.hexdigest()

@@ -31,7 +31,9 @@ PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy", "onnxruntime")
 RECORD = ("run.json", "config.yaml", "run.log")
 """Files that every run directory gets before its command begins."""
 KEPT = "what was finished is kept"
-"""Words about an interrupted command."""
+"""Words about an interrupted command that has written a result."""
+NOTHING_YET = "nothing was finished yet"
+"""Words about an interrupted command that has written none."""
 RUN_JSON = "run.json of a command"
 WARP_PACKAGES = ("mujoco-warp", "warp-lang")
 """Further packages recorded for engine=warp."""
@@ -57,7 +59,7 @@ class Run:
         self._resumes = resumes
 
     @classmethod
-    def claim(cls, out: str | Path | None, schema: type, *, anew: bool = False, resumes: bool = True) -> "Run":
+    def claim(cls, out: str | Path | None, schema: type, *, anew: bool = False, resumes: bool = False) -> "Run":
         """Lock the run directory `out` of a command, by default a new one under runs/; write nothing yet.
 
         `schema`: the command's dataclass. `anew`: move an older run aside. `resumes`: the command goes on with a run
@@ -147,9 +149,10 @@ class Run:
         try:
             if isinstance(error, KeyboardInterrupt):
                 self._note("interrupted")
-                if not error.args or str(error).startswith(KEPT):  # of nested runs the outer one is told of
-                    how = f"; the same command with out={self.path} goes on" if self._resumes else f": {self.path}"
-                    error.args = (KEPT + how,)
+                if not error.args or str(error).startswith(
+                    (KEPT, NOTHING_YET)
+                ):  # of nested runs the outer one is told of
+                    error.args = (self._interruption(),)
             elif error is not None:
                 self._note(f"failed: {type(error).__name__}: {error}")
             if self._is_new and isinstance(error, (ValueError, ImportError)):
@@ -161,11 +164,21 @@ class Run:
         finally:
             self._held.__exit__(kind, error, trace)  # without them an error in it would hide an interruption
 
+    def _interruption(self) -> str:
+        """Return what an interrupted command leaves, and how it goes on."""
+        if self._resumes:
+            return f"{KEPT if self._has_result() else NOTHING_YET}; the same command with out={self.path} goes on"
+        return f"{KEPT}: {self.path}" if self._has_result() else NOTHING_YET
+
+    def _has_result(self) -> bool:
+        """Return whether the folder holds more than the record and empty files."""
+        files = [file for file in self.path.glob("[!.]*") if file.name not in RECORD]
+        return any(not file.is_file() or file.stat().st_size for file in files)
+
     def _remove_record(self) -> None:
         """Remove the files of `record`, unless the folder holds a result: a refused command leaves nothing."""
-        files = [file for file in self.path.glob("[!.]*") if file.name not in RECORD]
-        if all(file.is_file() and not file.stat().st_size for file in files):
-            for file in (*files, *(self.path / name for name in RECORD)):
+        if not self._has_result():
+            for file in self.path.glob("[!.]*"):
                 file.unlink(missing_ok=True)
 
     def _note(self, text: str) -> None:

@@ -1,6 +1,7 @@
 """The layout as data: import directions, folder sizes, names, docstrings, dependencies, forbidden content."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -122,9 +123,15 @@ def folder_of(file):
     )
 
 
+@functools.cache
+def nodes(tree):
+    """Return all nodes of a module."""
+    return list(ast.walk(tree))
+
+
 def imported_modules(tree):
     """Yield dotted names of all modules that a file imports, also inside functions and under TYPE_CHECKING."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -389,7 +396,7 @@ def is_text(node):
 def dataclass_names(tree):
     """Return the names of the dataclasses that a module defines."""
     found = set()
-    for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+    for node in (node for node in nodes(tree) if isinstance(node, ast.ClassDef)):
         decorators = [d.func if isinstance(d, ast.Call) else d for d in node.decorator_list]
         if any(getattr(d, "id", getattr(d, "attr", "")) == "dataclass" for d in decorators):
             found.add(node.name)
@@ -406,14 +413,14 @@ def positional_calls(tree):
     """
     foreign = {
         alias.asname or alias.name
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("dexgrasp")
         for alias in node.names
     }
     own = dataclass_names(tree)
-    owners = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name in own]
+    owners = [node for node in nodes(tree) if isinstance(node, ast.ClassDef) and node.name in own]
     in_own = {id(node) for owner in owners for node in ast.walk(owner)}
-    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    for node in (node for node in nodes(tree) if isinstance(node, ast.Call)):
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
         ours = (name in DATACLASSES and name not in foreign) or (name == "cls" and id(node) in in_own)
         if ours and (len(node.args) > 3 or any(isinstance(arg, ast.Starred) for arg in node.args)):
@@ -453,11 +460,14 @@ def is_replace(function):
 
 def test_replace_names_fields_that_exist():
     """Keywords of `dataclasses.replace` are not seen by the type checker."""
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in tracked() if path.suffix == ".py"}
+    trees = {ROOT / file: tree for file, tree in TREES.items()}
+    for path in (path for path in tracked() if path.suffix == ".py" and path not in trees):
+        if "replace(" in (text := path.read_text(encoding="utf-8")) or "dataclass" in text:
+            trees[path] = ast.parse(text)
     known = {
         statement.target.id
         for tree in trees.values()
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.ClassDef)
         for statement in node.body
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
@@ -465,7 +475,7 @@ def test_replace_names_fields_that_exist():
     used = [
         (f"{path.relative_to(ROOT)}:{node.lineno}", word.arg)
         for path, tree in trees.items()
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.Call) and is_replace(node.func)
         for word in node.keywords
         if word.arg

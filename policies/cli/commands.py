@@ -301,10 +301,9 @@ COMMANDS = (
         function="dexgrasp.policies.dexgraspbench.play_grasps:play_grasps",
         positional=("folder",),
         group="measure",
-        out_is_file=True,
         examples=(
             "benchmark dexgraspbench path/to/DexGraspBench",
-            "benchmark dexgraspbench path/to/DexGraspBench physics=dexgraspbench most=40 out=runs/grasps.jsonl",
+            "benchmark dexgraspbench path/to/DexGraspBench physics=dexgraspbench most=40 out=runs/shadow",
             "benchmark dexgraspbench runs/grasps grasps=output/dexgrasp_allegro hand=path/to/right_hand.xml",
         ),
     ),

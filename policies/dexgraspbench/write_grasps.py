@@ -54,7 +54,7 @@ class WriteGraspsCfg:
 def write_grasps(cfg: WriteGraspsCfg) -> None:
     """Repeat successful trials, write their grasps and objects, print where."""
     torch.set_num_threads(1)  # as in the evaluation
-    with Run.claim(cfg.out, WriteGraspsCfg, resumes=False) as run:
+    with Run.claim(cfg.out, WriteGraspsCfg) as run:
         stored, model = StoredRun.read(cfg.run), expand_user(cfg.hand_model)
         refuse_unnamed(stored.cfg.plugins, cfg.plugins, str(stored.path))
         hand = HandSpec.load(stored.cfg.hand, side=stored.cfg.side)

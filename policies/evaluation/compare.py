@@ -52,7 +52,7 @@ def compare(cfg: CompareCfg) -> int:
     if not cfg.a or not cfg.b:
         raise ValueError("compare needs two policies: dexgrasp compare A B")
     sides = {"a": cfg.a, "b": cfg.b}
-    with Run.claim(cfg.out, CompareCfg) as run:
+    with Run.claim(cfg.out, CompareCfg, resumes=True) as run:
         out = run.path
         for side, policy in sides.items():  # both, before the first is run
             apply_policy_config(cfg.evaluation(policy, out / side))

@@ -57,7 +57,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     if cfg.cluster:
         ray_backend.check_installed()
         ray_backend.find_cluster(cfg.cluster)  # before objects are read
-    with Run.claim(cfg.out, EvaluateCfg) as run:
+    with Run.claim(cfg.out, EvaluateCfg, resumes=True) as run:
         cfg = apply_policy_config(cfg)
         if has_trials(run.path):
             run.refuse_other_options(cfg, MAY_DIFFER)  # before objects are read

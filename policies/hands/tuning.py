@@ -89,7 +89,7 @@ class TuneHandCfg:
 def tune(cfg: TuneHandCfg) -> dict[str, Any]:
     """Search, compare before and after, write hand.yaml and result.json; return the content of the latter."""
     torch.set_num_threads(1)  # the batch is small; the physics has its own threads
-    with Run.claim(cfg.out, TuneHandCfg) as run:
+    with Run.claim(cfg.out, TuneHandCfg, resumes=True) as run:
         hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
         validation = open_library(cfg.validation_objects)
         begun = (run.path / "generations.json").is_file()

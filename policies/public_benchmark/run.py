@@ -82,7 +82,7 @@ def benchmark(cfg: PublicBenchmarkCfg) -> None:
         "hand": InputFile(base.hand, hand_sha256(base.hand)),
         "folder": InputFile(cfg.folder, meshes_sha256(cfg.folder, meshes)),
     }
-    with Run.claim(cfg.out, PublicBenchmarkCfg) as run:
+    with Run.claim(cfg.out, PublicBenchmarkCfg, resumes=True) as run:
         begun = read_facts(run.path)
         _refuse_other_code(run.path, begun)
         run.record(cfg, inputs=inputs, may_differ=("out", "num_envs", "num_threads", "cluster") if begun else None)

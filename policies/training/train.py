@@ -182,7 +182,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     if int(os.environ.get("RANK", distributed.rank())) > 0:
         result = _learn(_checked(cfg), Path(cfg.out), {})
     else:
-        with Run.claim(cfg.out, TrainCfg, anew=cfg.resume == "never") as run:
+        with Run.claim(cfg.out, TrainCfg, anew=cfg.resume == "never", resumes=True) as run:
             begun = cfg.resume == "auto" and any((run.path / name).is_file() for name in ("last.zip", "best.zip"))
             if begun:  # before policies and objects are read
                 run.refuse_other_options(reproduce_published_release(cfg) if cfg.reproduce_release else cfg, MAY_DIFFER)

@@ -28,7 +28,7 @@ def hand_files(hand_yaml: Path) -> dict[str, bytes]:
         model = model_path(name, hand_yaml.parent)
     except (ValueError, OSError):  # the reader of the hand says what is wrong
         return {hand_yaml.name: regular_bytes(hand_yaml)}
-    contents = _read_by(model)
+    contents = files_read_by(model)
     if ":" in name and not (hand_yaml.parent / name).is_file():
         named = {f"{name}/{os.path.relpath(path, model.parent)}": content for path, content in contents.items()}
     else:
@@ -36,7 +36,7 @@ def hand_files(hand_yaml: Path) -> dict[str, bytes]:
     return {hand_yaml.name: regular_bytes(hand_yaml), **named}
 
 
-def _read_by(model: Path) -> dict[Path, bytes]:
+def files_read_by(model: Path) -> dict[Path, bytes]:
     """Return the content of a model and of the files that it reads, by path."""
     contents: dict[Path, bytes] = {}
     pending, folders = [model], {model.parent}

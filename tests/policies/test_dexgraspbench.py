@@ -104,7 +104,8 @@ def test_the_command_counts_by_scale_and_compares_with_stored_verdicts(bench, ca
         (data / "evaluation" / name).parent.mkdir(parents=True, exist_ok=True)
         np.save(data / "evaluation" / name, np.array({"succ_flag": np.True_, "delta_pos": np.float64(0)}, dtype=object))
     words = ["benchmark", "dexgraspbench", str(bench), "grasps=output/toy_gripper", "num_threads=1"]
-    assert main([*words, f"out={bench / 'rows.jsonl'}"]) == 0
+    out = bench / "run"
+    assert main([*words, f"out={out}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == [
         "0.04",
@@ -119,15 +120,55 @@ def test_the_command_counts_by_scale_and_compares_with_stored_verdicts(bench, ca
         *["1", "of", "2"],
     ]
     assert lines[3].split()[0] == "all"
-    head, *rows = [json.loads(line) for line in (bench / "rows.jsonl").read_text().splitlines()]
-    assert head["physics"] == "reference"
+    rows = [json.loads(line) for line in (out / "grasps.jsonl").read_text().splitlines()]
     assert [(row["grasp"], row["success"], row["dexgraspbench"]) for row in rows] == [
         ("a/0.npy", True, True),
         ("a/1.npy", False, True),
         ("b/0.npy", True, None),
     ]
-    assert main([*words, "only_judged=true", "most=1"]) == 0
+    assert main([*words, "only_judged=true", "most=1", f"out={out}"]) == 0
     assert "1 (100.0 %)" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_and_plays_again_only_what_has_changed(bench, capsys, caplog):
+    """Of three grasps a kill tore the last row; then one grasp is replaced by a weak one."""
+    data, out = bench / "output/toy_gripper/graspdata", bench / "run"
+    for name in "abc":
+        write_grasp(data / f"{name}.npy", grasp())
+    words = ["benchmark", "dexgraspbench", str(bench), "grasps=output/toy_gripper", "num_threads=1", f"out={out}"]
+    assert main(words) == 0
+    lines = (out / "grasps.jsonl").read_text().splitlines(keepends=True)
+    (out / "grasps.jsonl").write_text("".join(lines[:2]) + lines[2][:30])
+    write_grasp(data / "a.npy", grasp(force_n=0.5))
+    with caplog.at_level("INFO", "dexgrasp"):
+        assert main(words) == 0
+    assert "goes on: 1 of 3 grasps were played" in caplog.text
+    again = {row["grasp"]: row["success"] for row in map(json.loads, (out / "grasps.jsonl").read_text().splitlines())}
+    assert again == {"a.npy": False, "b.npy": True, "c.npy": True}
+    (bench / "assets/hand/gripper/right_hand.xml").write_text(GRIPPER.replace('kp="200"', 'kp="100"'))
+    assert main(words) == 2
+    assert "hand_model" in capsys.readouterr().err
+
+
+def test_a_grasp_that_cannot_be_played_is_named_and_the_others_count(bench, capsys):
+    data, options = bench / "output/toy_gripper/graspdata", ["grasps=output/toy_gripper", "num_threads=1"]
+    words = ["benchmark", "dexgraspbench", str(bench), *options, f"out={bench / 'run'}"]
+    write_grasp(data / "good.npy", grasp())
+    (data / "torn.npy").write_bytes((data / "good.npy").read_bytes()[:200])
+    lost = {key: getattr(grasp(), key) for key in ("pregrasp_qpos", "grasp_qpos", "squeeze_qpos")}
+    write_grasp(data / "lost.npy", Grasp(obj_path="assets/object/none", obj_scale=SIDE_M, obj_pose=AT_REST, **lost))
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "1 (100.0 %)" in said.out and "; 2 grasps could not be played" in said.out
+    assert [line for line in said.err.splitlines() if "not played" in line] == [
+        f"not played: {data / 'lost.npy'}: {bench}/assets/object/none/urdf/meshes: no .obj; expected the convex pieces "
+        "of an object",
+        f"not played: {data / 'torn.npy'} is damaged or no grasp file of DexGraspBench: pickle data was "
+        "truncated; restore it, or give another",
+    ]
+    (data / "good.npy").unlink()
+    assert main(words) == 2
+    assert "none of 2 grasps could be played" in capsys.readouterr().err
 
 
 def test_what_is_read_is_what_was_written_bit_for_bit(tmp_path):

@@ -369,8 +369,22 @@ def test_an_interruption_names_the_outer_of_nested_runs(tmp_path):
         Run.open(tmp_path / "outer" / "a", DigCfg()),
     ):
         raise KeyboardInterrupt
-    again = f"^what was finished is kept: {tmp_path / 'begins anew'}$"
-    with pytest.raises(KeyboardInterrupt, match=again), Run.open(tmp_path / "begins anew", DigCfg()):
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+@pytest.mark.parametrize("written", ["", "1 m deep"])
+def test_an_interruption_says_whether_something_was_finished(written, resumes, tmp_path):
+    out = tmp_path / "run"
+    begun = "what was finished is kept" if written else "nothing was finished yet"
+    goes_on = f"; the same command with out={out} goes on" if resumes else f": {out}" if written else ""
+    with (
+        pytest.raises(KeyboardInterrupt, match=f"^{begun}{goes_on}$"),
+        Run.open(out, DigCfg(), resumes=resumes) as run,
+    ):
+        run.file("holes.jsonl").write_text(written)
         raise KeyboardInterrupt
+
+
+def test_a_command_may_say_itself_what_an_interruption_leaves(tmp_path):
     with pytest.raises(KeyboardInterrupt, match=r"^stopped after iteration 3$"), Run.open(tmp_path / "own", DigCfg()):
         raise KeyboardInterrupt("stopped after iteration 3")

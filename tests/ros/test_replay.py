@@ -473,7 +473,7 @@ def test_what_is_no_bag_is_said(tmp_path, capsys):
 
 def test_an_empty_course_of_events_compares_nothing(recorded, tmp_path, capsys):
     bag = write(tmp_path / "clock", [row for row in recorded[0] if row[0] == "/clock"])
-    assert main.main(words(bag, recorded[1])) == 0
+    assert main.main(words(bag, recorded[1])) == 1
     said = capsys.readouterr().out
-    assert "nothing was compared" in said
+    assert "nothing was compared: expected a bag of the recorder node" in said
     assert "not in the bag: /grasp/state, /perception/points" in said

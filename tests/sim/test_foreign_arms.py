@@ -292,6 +292,11 @@ BAD = {
         "",
         r"the arm is 1230 m long from base 'stand' to tip 'tool0'; expected 0.15 to 4 m: .*millimetres",
     ),
+    "a collider of no size": (
+        arms.mjcf(extra='<geom type="box" size="0.1 0.1 1e-9"/>'),
+        "",
+        r"a collider of '.*' has a size of 1e-09 m; expected at least 1e-05 m",
+    ),
     "no joints": (
         "<mujoco><worldbody><body name='b'><geom size='1'/></body></worldbody></mujoco>",
         "",

@@ -435,6 +435,11 @@ def test_an_mjcf_by_any_ending_finds_what_it_includes_and_its_meshes(tmp_path):
         ('name="t_tip" pos="0 0 .04"', 'name="t_tip" pos="0 0 40"', r"'t_tip' .* ends 40.* m from its root; .*metres"),
         ('scale="1 1.2 .9"', 'scale="1e3 1e3 1e3"', r"ends .* m from its root; expected 0\.02 to 1 m: .*scale 0\.001"),
         (
+            '<geom type="box"',
+            '<geom type="sphere" size="1e-30"/><geom type="box"',
+            r"'hand_base' has a size of 1e-30 m; expected",
+        ),
+        (
             'name="t2" axis',
             'name="t2" stiffness="50" axis',
             r"joint 't2' has a spring of 50 N m/rad, which takes 60 N m",

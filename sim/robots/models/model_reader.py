@@ -20,6 +20,9 @@ MESH_FORMATS = (".stl", ".obj", ".msh")
 URDF_COMPILER = {"discardvisual": "false", "fusestatic": "false", "strippath": "false", "balanceinertia": "true"}
 """Settings that keep the links, visuals and paths of a URDF; MuJoCo refuses moments with A + B < C otherwise."""
 
+THINNEST_M = 1e-5
+"""Least stated size of a box, sphere, capsule or cylinder that collides; a smaller one is a mistake of units."""
+
 SCHEMES = ("package://", "file://")
 SEARCH_PATHS = ("AMENT_PREFIX_PATH", "ROS_PACKAGE_PATH")
 """Environment variables that list the folders of ROS packages."""
@@ -57,6 +60,7 @@ def read_model(file: Path, owner: str, visuals: bool = True) -> mujoco.MjSpec:
         spec.delete(key)  # of the model in a scene of its own; a wrong one would stop every attachment
     if not visuals:
         _drop_visuals(spec)
+    _check_sizes(spec, file)
     for mesh in spec.meshes:
         if mesh.file:  # else its vertices stand in the model
             path = file.parent / spec.meshdir / (Path(mesh.file).name if spec.strippath else mesh.file)
@@ -67,6 +71,17 @@ def read_model(file: Path, owner: str, visuals: bool = True) -> mujoco.MjSpec:
 def collides(geom: mujoco.MjsGeom) -> bool:
     """Return whether the model lets a geom touch anything."""
     return bool(geom.contype or geom.conaffinity)
+
+
+def _check_sizes(spec: mujoco.MjSpec, file: Path) -> None:
+    """Raise ValueError for a collider that is too thin to be in metres."""
+    for geom in filter(collides, spec.geoms):
+        thinnest_m = min((size for size in geom.size if size > 0), default=math.inf)  # what a type does not use is 0
+        if geom.type != mujoco.mjtGeom.mjGEOM_MESH and thinnest_m < THINNEST_M:
+            raise ValueError(
+                f"{file}: a collider of '{geom.parent.name}' has a size of {thinnest_m:.3g} m; expected at least "
+                f"{THINNEST_M:g} m: lengths are in metres"
+            )
 
 
 def _drop_visuals(spec: mujoco.MjSpec) -> None:

@@ -1,4 +1,4 @@
-"""`dexgrasp replay BAG`: runs perception and policy on a bag; exit status 1 where results differ.
+"""`dexgrasp replay BAG`: runs perception and policy on a bag; status 1: results differ, or none.
 
 The bag is one of the recorder node (MCAP); it is read with rosbags, without ROS. Each stage gets its recorded inputs:
 perception the frames and readings, the grasp state machine the readings, points and plans. Service calls are not in a
@@ -19,7 +19,7 @@ PACKAGES = ("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "sensor_ms
 
 
 def replay(cfg: ReplayCfg) -> int:
-    """Replay the bag and print the comparison; return 1 where results differ, else 0."""
+    """Replay the bag and print the comparison; return 1 where results differ or none was compared, else 0."""
     if importlib.util.find_spec("rosbags") is None:
         raise ImportError(f"reading a bag needs rosbags: {install_command('ros')} (No module named 'rosbags')")
     if not Path(cfg.bag).exists():
@@ -30,7 +30,7 @@ def replay(cfg: ReplayCfg) -> int:
 
     report = run(cfg)
     print(report.text())
-    return int(report.first is not None)
+    return int(report.first is not None or not report.counts)
 
 
 def provide_message_packages() -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+NOTHING = "nothing was compared: expected a bag of the recorder node with a grasp or with points in it"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -48,7 +50,7 @@ class ReplayReport:
         lines = [f"{topic}: {count} compared{self._gaps(topic)}" for topic, count in sorted(self.counts.items())]
         lines += self.notes
         if self.first is None:
-            return "\n".join([*lines, "no difference" if self.counts else "nothing was compared"])
+            return "\n".join([*lines, "no difference" if self.counts else NOTHING])
         later = len(self.differences) - 1
         more = f" ({later} more after it)" if later else ""
         first = f"first difference at {self.first.time_s:.3f} s in {self.first.topic}: {self.first.text}{more}"
