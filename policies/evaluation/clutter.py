@@ -94,7 +94,7 @@ class Table:
         return bool(self.scene) and self.grasps < GRASPS_PER_OBJECT * self.total
 
     def next_scene(self) -> list[PlacedObject]:
-        """Return the objects, the next one to take first: of those that failed least the one that reaches highest."""
+        """Return the objects; first, of those that failed least, the one that reaches highest."""
         return sorted(self.scene, key=lambda one: (self._failed[one.model.name], -top_m(one)))
 
     def record(self, outcome: Outcome, names: Sequence[str], poses: NDArray[np.float64]) -> None:

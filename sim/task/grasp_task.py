@@ -584,7 +584,7 @@ class GraspTask:
         return self.neighbour_tracker.added_to(outcomes, rows)
 
     def objects_on_table(self, row: int) -> tuple[list[str], NDArray[np.float64]]:
-        """Return the names of all objects of an environment, the wanted one first, and their poses (object, 7).
+        """Return names and poses (object, 7) of all objects of an environment, the wanted one first.
 
         Position [m] and orientation, wxyz.
         """
