@@ -109,6 +109,24 @@ def settle(models: Sequence[ObjectModel], layout: Layout, rng: np.random.Generat
     poses = data.qpos.reshape(len(models), 7)
     if np.linalg.norm(poses[:, :2], axis=1).max() > AREA_M or poses[:, 2].min() < 0:
         return None
+    return _placed(models, scene, data)
+
+
+def let_fall(models: Sequence[ObjectModel], poses: NDArray[np.float64]) -> list[PlacedObject]:
+    """Return objects where they come to rest from poses (object, 7), or where they are after 2.4 s.
+
+    `poses`: position [m] and orientation, wxyz.
+    """
+    scene = _physics(models)
+    data = mujoco.MjData(scene)
+    data.qpos[:] = poses.reshape(-1)
+    _come_to_rest(scene, data)
+    return _placed(models, scene, data)
+
+
+def _placed(models: Sequence[ObjectModel], scene: mujoco.MjModel, data: mujoco.MjData) -> list[PlacedObject]:
+    """Return the objects where they are, with their contacts."""
+    poses = data.qpos.reshape(len(models), 7).copy()
     contacts = contact_classes(scene, data, len(models))
     return [
         PlacedObject(model=model, pos_w=pose[:3].copy(), quat_w=pose[3:] / np.linalg.norm(pose[3:]), contact=contact)

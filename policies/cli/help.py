@@ -27,6 +27,7 @@ RARE = frozenset(
         *("learning_rate", "target_kl", "num_epochs", "num_minibatches", "gamma", "init_std", "final_std", "hidden"),
         *("precision", "init_from_teacher", "history_encoder", "reproduce_release", "alpha", "num_threads"),
         *("hand_body", "palm_pose_source", "check_reachability", "preview", "shadow", "time_limit_min"),
+        "clear_table",
     )
 )
 """Top-level keys that only --help-all shows."""

@@ -47,6 +47,9 @@ class EvaluateCfg:
     """Run directory; empty = a new one under runs/."""
     videos: Annotated[int, Bounds(0, 10_000)] = 0
     """Largest number of videos of successes, and of failures."""
+    clear_table: bool = False
+    """true: with scene=clutter a trial is a table, whose objects are taken one after another with up to two grasps for
+    each; success is an empty table. false: one wanted object."""
     num_envs: NumEnvs = 64
     """Number of parallel trials."""
     num_threads: Threads = 0
@@ -68,6 +71,12 @@ class EvaluateCfg:
     def __post_init__(self) -> None:
         if self.cluster and self.engine != "cpu":
             raise ValueError("cluster spreads trials over processors: with engine=warp leave cluster out")
+        if self.clear_table and not self.task.scene.is_clutter:
+            raise ValueError("clear_table=true needs several objects: give scene=clutter")
+        if self.clear_table and (self.videos or self.disturbance not in ("none", "heavy", "slippery")):
+            raise ValueError("clear_table=true takes no videos, shifts or forces: leave videos and disturbance out")
+        if self.clear_table and self.task.randomization.size_scales != (1.0,):
+            raise ValueError("clear_table=true takes objects in their size: set task.randomization.size_scales=[1.0]")
         if self.cluster and self.task.scene.is_clutter:
             raise ValueError("cluster runs single objects: leave cluster out, or take scene=single")
 

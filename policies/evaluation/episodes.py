@@ -110,7 +110,22 @@ def play(
 
     `watch` is called before each step.
     """
-    obs = task.reset(trials=list(trials))
+    outcomes = play_to_end(task, policy, task.reset(trials=list(trials)), trials, attempts, watch)
+    return [outcomes[trial] for trial in trials]
+
+
+def play_to_end(
+    task: GraspTask,
+    policy: Agent,
+    obs: dict[str, Tensor],
+    trials: Sequence[int],
+    attempts: int = 1,
+    watch: Callable[[], None] | None = None,
+) -> dict[int, Outcome]:
+    """Run the episodes that have begun until all have ended; return their outcomes by trial.
+
+    `obs`: first observations; `trials`: number of each row.
+    """
     policy.reset(trials)
     actor, outcomes = RegraspRunner(task, policy, attempts), {}
     while (task.steps_since_pregrasp < task.episode_steps).any():
@@ -121,4 +136,4 @@ def play(
         if done.any():
             outcomes |= {outcome.trial: outcome for outcome in task.outcomes(done)}
             task.engine.freeze(done.nonzero().squeeze(1))
-    return [outcomes[trial] for trial in trials]
+    return outcomes

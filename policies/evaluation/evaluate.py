@@ -27,10 +27,10 @@ import torch
 from dexgrasp import configs
 from dexgrasp.policies.agents.registry import POLICIES, Agent, find_policy, make_policy, policy_config
 from dexgrasp.policies.evaluation import html_report, ray_backend, videos
+from dexgrasp.policies.evaluation.clutter import clear_tables, count_cleared, count_neighbours
 from dexgrasp.policies.evaluation.conditions import camera_errors_note
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import BlockProgress, play
-from dexgrasp.policies.evaluation.neighbours import count_neighbours
 from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
 from dexgrasp.policies.evaluation.summary import print_scoreboard
 from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, log_resumed, starts_of_trials
@@ -127,7 +127,11 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
             run.check_inputs()  # the policy was read again
             for block in blocks:
                 watch = BlockProgress(task, progress.tell_sometimes)
-                outcomes = play(task, policy, block.trials, cfg.attempts, watch)[: len(plan.requested(block))]
+                if cfg.clear_table:
+                    played = clear_tables(task, policy, block.trials, watch)
+                else:
+                    played = play(task, policy, block.trials, cfg.attempts, watch)
+                outcomes = played[: len(plan.requested(block))]
                 run.check_place()
                 simulated += len(outcomes)
                 missing = plan.missing(block, stored)
@@ -227,9 +231,9 @@ def diagnostics(
     Statistics over all trials [m], the objects, those of `object_facts`, and the code, that of `code_of_trials`.
     """
     at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
-    neighbours = count_neighbours(outcomes)
+    of_clutter = {"neighbours": count_neighbours(outcomes), "cleared": count_cleared(outcomes)}
     return {
-        **({"neighbours": neighbours} if neighbours else {}),
+        **{key: counts for key, counts in of_clutter.items() if counts},
         "at_first_attempt": {
             name: at_once[name] for name in dict.fromkeys(outcome.disturbance for outcome in outcomes)
         },

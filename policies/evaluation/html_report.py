@@ -19,8 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from dexgrasp.perception.transforms import quat_rotate
+from dexgrasp.policies.evaluation.clutter import HEAD, neighbour_rows
 from dexgrasp.policies.evaluation.conditions import conditions, repeat_command, success_definition
-from dexgrasp.policies.evaluation.neighbours import HEAD, neighbour_rows
 from dexgrasp.policies.evaluation.statistics import FEW, pool, wilson_interval
 from dexgrasp.policies.evaluation.summary import code_in_words, warnings
 from dexgrasp.policies.run_directory import read_facts
@@ -176,6 +176,11 @@ def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequ
 
 def rates(result: Json, notes: Json) -> list[Bar]:
     """Return success at the first attempt, and success, of all trials."""
+    if cleared := notes.get("cleared"):
+        return [
+            Bar("objects removed", cleared["removed"], cleared["objects"]),
+            Bar("tables that are empty in the end", result["successes"], result["trials"]),
+        ]
     at_once = sum(notes["at_first_attempt"].values())
     return [
         Bar("success at the first attempt", at_once, result["trials"]),

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dexgrasp.policies.evaluation.clutter import HEAD, cleared_in_words, neighbour_rows
 from dexgrasp.policies.evaluation.conditions import camera_errors_note, preset_name, start_noise
-from dexgrasp.policies.evaluation.neighbours import HEAD, neighbour_rows
 from dexgrasp.policies.evaluation.statistics import FEW, pool, rate_with_interval, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.utils.text import counted, print_table
@@ -18,6 +18,10 @@ WORST = 5
 def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
     """Print success rates with intervals, failures, the worst objects, penetration, and warnings."""
     config = result["config"]
+    if cleared := notes.get("cleared"):
+        print(f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'")
+        print(cleared_in_words(cleared))
+        return
     table = [("disturbance", "trials", "first attempt (95 % interval)", _with_attempts(config["attempts"]))]
     at_once = notes["at_first_attempt"]
     rows = {name: (row, at_once[name]) for name, row in result["per_disturbance"].items()}

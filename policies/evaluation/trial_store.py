@@ -41,6 +41,7 @@ COLUMNS = {
     "neighbours_moved": "int16",
     "neighbours_toppled": "int16",
     "neighbours_fallen": "int16",
+    "removed": "int16",
     "seed": "int64",
     "block_s": "double",
     "worker": "string",
@@ -52,7 +53,7 @@ pose), block_s (duration of the trial's block, with models and policy [s]), work
 
 FIELDS = tuple(item.name for item in fields(Outcome))
 TYPES = {item.name: item.type for item in fields(Outcome)}
-OF_CLUTTER = ("contact", "neighbours", "neighbours_moved", "neighbours_toppled", "neighbours_fallen")
+OF_CLUTTER = ("contact", "neighbours", "neighbours_moved", "neighbours_toppled", "neighbours_fallen", "removed")
 """Fields of `Outcome` that are left out of trials whose object stands alone."""
 LATER = ("attempts", "opposed_share", *OF_CLUTTER)
 """Fields of `Outcome` that trials of earlier versions lack; only without attempts they are not valid."""

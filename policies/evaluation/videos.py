@@ -73,6 +73,8 @@ def video(cfg: VideoCfg) -> int:
         raise ValueError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")
     out = claim_file(cfg.out) if cfg.out else None
     run = StoredRun.read(cfg.run)
+    if run.cfg.clear_table:
+        raise ValueError(f"{run.path} cleared tables: only trials of one wanted object can be repeated as a video")
     refuse_unnamed(run.cfg.plugins, cfg.plugins, str(run.path))
     outcome = run.outcome(cfg.trial, cfg.disturbance or run.cfg.disturbances()[0])
     library = open_library(run.cfg.objects)

@@ -41,7 +41,7 @@ class SurfaceTable:
             new = list(dict.fromkeys(names))
         if new:
             self._append(new)
-        return torch.tensor([self._numbers[name] for name in names], device=self._device)
+        return torch.tensor([self._numbers[name] for name in names], dtype=torch.int64, device=self._device)
 
     def _append(self, names: Sequence[str]) -> None:
         objects = [self._library[name] for name in names]

@@ -63,6 +63,8 @@ class ClutterScenes:
     def __init__(self, cfg: SceneCfg, library: ObjectLibrary) -> None:
         cfg.check_library(library)
         self._cfg, self._library = cfg, library
+        self.given: dict[int, list[PlacedObject]] = {}
+        """Scenes by row that resets take instead of drawn ones, the wanted object first."""
         self._scenes: dict[tuple[str, float, int], list[PlacedObject]] = {}
 
     def scene(self, name: str, size: float, variant: int) -> list[PlacedObject]:
@@ -74,14 +76,17 @@ class ClutterScenes:
             self._scenes[key] = draw_around(wanted, self._library, self._cfg.objects, self._cfg.layout, rng)
         return self._scenes[key]
 
-    def place(self, names: Sequence[str], draws: EpisodeDraws) -> tuple[Tensor, Tensor, Neighbours, list[ContactClass]]:
-        """Return where the objects `names` and their neighbours rest, in scenes that `draws` choose.
+    def place(
+        self, rows: Sequence[int], names: Sequence[str], draws: EpisodeDraws
+    ) -> tuple[Tensor, Tensor, Neighbours, list[ContactClass]]:
+        """Return where the objects `names` of `rows` and their neighbours rest, in scenes that `draws` choose.
 
         Positions (row, 3) [m] and orientations (row, 4) wxyz of the objects; their neighbours; the class of contact of
         each object.
         """
         variants = TrialRandom(draws.key).integers("clutter", VARIANTS).tolist()
-        scenes = [self.scene(*key) for key in zip(names, draws.size.tolist(), variants, strict=True)]
+        drawn = zip(rows, names, draws.size.tolist(), variants, strict=True)
+        scenes = [self.given.get(row) or self.scene(name, size, variant) for row, name, size, variant in drawn]
         poses = [torch.tensor(np.stack([[*one.pos_w, *one.quat_w] for one in scene])) for scene in scenes]
         first = torch.stack([pose[0] for pose in poses])
         around, places = parked_neighbours(len(scenes), self._cfg.neighbours), []

@@ -191,7 +191,8 @@ class GraspTask:
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
         if engine == "warp" and cfg.scene.is_clutter:
             raise ValueError("engine=warp does not hold clutter yet: use engine=cpu, or scene=single")
-        self._scenes = ClutterScenes(cfg.scene, library) if cfg.scene.is_clutter else None
+        self.scenes = ClutterScenes(cfg.scene, library) if cfg.scene.is_clutter else None
+        """Scenes of clutter; None: objects stand alone."""
         if engine == "warp":  # thousands of environments start at once: reading files again would dominate
             library.keep(min(len(library), MAX_CACHED_OBJECTS))
         rendered, neighbours = cfg.camera.model == "rendered", cfg.scene.neighbours
@@ -364,7 +365,8 @@ class GraspTask:
         self.trial[rows] = torch.tensor(trials, device=self.device)
         random = TrialRandom.of_trials(self.seeds[rows], self.trial[rows])
         for row, number in zip(rows.tolist(), self._object_numbers(rows, random).tolist(), strict=True):
-            self.objects[row] = self.library.names[number]
+            given = None if self.scenes is None else self.scenes.given.get(row)
+            self.objects[row] = given[0].model.name if given else self.library.names[number]
         self.library.prepare(self.objects[row] for row in rows.tolist())
         motors = len(self.hand.motors.names)
         self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, motors))
@@ -413,9 +415,9 @@ class GraspTask:
         self, rows: Tensor, names: Sequence[str], draws: EpisodeDraws
     ) -> tuple[Tensor, Tensor, Neighbours | None]:
         """Return resting poses of the objects of `rows`, and their neighbours; None: they stand alone."""
-        if self._scenes is None:
+        if self.scenes is None:
             return *starts.place_objects(self._surfaces, names, draws), None
-        pos, quat, neighbours, contacts = self._scenes.place(names, draws)
+        pos, quat, neighbours, contacts = self.scenes.place(rows.tolist(), names, draws)
         self.neighbour_tracker.reset(rows, neighbours, contacts)
         return pos, quat, neighbours
 
@@ -608,6 +610,16 @@ class GraspTask:
         names = [self.objects[row] for row in rows]
         outcomes = self.outcome_tracker.outcomes(rows, trials, names, self.disturber.name)
         return self.neighbour_tracker.added_to(outcomes, rows)
+
+    def objects_on_table(self, row: int) -> tuple[list[str], NDArray[np.float64]]:
+        """Return names and poses (object, 7) of all objects of an environment, the wanted one first.
+
+        Position [m] and orientation, wxyz.
+        """
+        state, others = self.engine.state, [name for name in self.neighbour_tracker.names[row] if name]
+        wanted = torch.cat([state.object_pos_w[row], state.object_quat_w[row]])
+        around = torch.cat([state.neighbour_pos_w[row], state.neighbour_quat_w[row]], dim=-1)[: len(others)]
+        return [self.objects[row], *others], torch.cat([wanted[None], around]).double().cpu().numpy().copy()
 
     def object_mesh(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return the visual mesh of an environment's object in its true size.

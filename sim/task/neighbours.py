@@ -27,14 +27,16 @@ class NeighbourTracker:
         self._start_quat_w = torch.zeros(num_envs, neighbours, 4, dtype=torch.float64)
         self._there, self.moved, self.toppled, self.fallen = torch.zeros(4, num_envs, neighbours, dtype=torch.bool)
         self._contacts: list[str] = [""] * num_envs
+        self.names: list[tuple[str, ...]] = [()] * num_envs
+        """Names of each environment's neighbours; empty where a place is not used."""
 
     def reset(self, rows: Tensor, start: Neighbours, contacts: Sequence[ContactClass]) -> None:
         """Reset the episodes of `rows`; `contacts`: how each wanted object stands among its neighbours."""
         self._start_pos_w[rows], self._start_quat_w[rows] = start.pos_w.double(), start.quat_w.double()
         self._there[rows] = torch.tensor([[bool(name) for name in names] for names in start.names])
         self.moved[rows] = self.toppled[rows] = self.fallen[rows] = False
-        for row, contact in zip(rows.tolist(), contacts, strict=True):
-            self._contacts[row] = contact
+        for row, names, contact in zip(rows.tolist(), start.names, contacts, strict=True):
+            self.names[row], self._contacts[row] = names, contact
 
     def update(self, pos_w: Tensor, quat_w: Tensor) -> None:
         """Update after a control step with the poses (env, neighbour, 3) [m], (env, neighbour, 4)."""

@@ -67,6 +67,8 @@ class Outcome:
     """Number of those that ended tilted by more than 45 degrees from their start."""
     neighbours_fallen: int = 0
     """Number of those that left the workspace, as if they fell off the table."""
+    removed: int = -1
+    """Number of objects that were taken off a table that is cleared; -1: one wanted object was to be taken."""
 
     @property
     def verdict(self) -> str:

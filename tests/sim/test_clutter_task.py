@@ -1,15 +1,25 @@
 """The wanted object among others: scenes, bodies, what is seen of it, what happens to its neighbours."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.transforms import quat_rotate
+from dexgrasp.policies.agents.registry import make_policy
+from dexgrasp.policies.evaluation.clutter import (
+    Table,
+    clear_tables,
+    count_cleared,
+    count_neighbours,
+    neighbour_rows,
+    table_outcome,
+)
 from dexgrasp.policies.evaluation.config import EvaluateCfg
-from dexgrasp.policies.evaluation.neighbours import count_neighbours, neighbour_rows
-from dexgrasp.sim.clutter import draw_around
+from dexgrasp.sim.clutter import PlacedObject, draw_around, let_fall
 from dexgrasp.sim.engine.base import Neighbours
 from dexgrasp.sim.rendering import offscreen
 from dexgrasp.sim.scene import ModelPool, object_bodies
@@ -248,11 +258,92 @@ def test_counts_by_contact_worked_by_hand():
     assert count_neighbours([replace(trials[0], contact="", neighbours=0)]) == {}
 
 
+def stack(household):
+    """Scene of three objects: a box in the middle, a capsule high above it, a mug beside it."""
+    box, mug, _, capsule = (household[name] for name in household.names)
+    places = ((box, (0.0, 0.0, 0.08)), (capsule, (0.0, 0.0, 0.3)), (mug, (0.2, 0.0, 0.08)))
+    return [
+        PlacedObject(model=model, pos_w=np.array(pos_w), quat_w=np.array([1.0, 0.0, 0.0, 0.0]), contact="free")
+        for model, pos_w in places
+    ]
+
+
+def grasp(name, success):
+    return replace(outcome("free", success, 1, 0, 0, 0), object=name)
+
+
+def poses_of(scene):
+    return [one.model.name for one in scene], np.stack([[*one.pos_w, *one.quat_w] for one in scene])
+
+
+def test_the_highest_object_is_taken_first_and_after_a_failure_another_one(household):
+    table = Table(stack(household))
+    box, capsule, mug = (one.model.name for one in stack(household))
+    assert table.next_scene()[0].model.name == capsule
+    table.record(grasp(capsule, False), *poses_of(table.scene))
+    assert table.next_scene()[0].model.name != capsule
+    assert (table.removed, table.grasps, len(table.scene)) == (0, 1, 3)
+    table.record(grasp(box, True), *poses_of(table.scene))
+    assert {one.model.name for one in table.scene} == {capsule, mug}
+    names, poses = poses_of(table.scene)
+    poses[names.index(mug), 0] = 0.45  # pushed out of the area
+    table.record(grasp(capsule, False), names, poses)
+    assert (table.removed, table.grasps, table.fallen) == (1, 3, 1)
+    assert [one.model.name for one in table.scene] == [capsule]
+    for _ in range(3):
+        assert table.is_open
+        table.record(grasp(capsule, False), *poses_of(table.scene))
+    assert not table.is_open  # six grasps for three objects
+    result = table_outcome(table, 7, mug, "stacked")
+    assert (result.trial, result.object, result.attempts, result.success) == (7, mug, 6, False)
+    assert (result.removed, result.neighbours, result.neighbours_fallen) == (1, 2, 1)
+    assert count_cleared([result, replace(result, removed=3, success=True, failure="", attempts=4)]) == {
+        "tables": 2,
+        "cleared": 1,
+        "objects": 6,
+        "removed": 4,
+        "grasps": 10,
+        "fallen": 2,
+    }
+    assert count_neighbours([result]) == {}
+
+
+def test_objects_that_are_let_go_fall_and_come_to_rest(household):
+    names, poses = poses_of(stack(household)[1:])
+    rest = let_fall([household[name] for name in names], poses)
+    assert [one.model.name for one in rest] == names
+    for one in rest:
+        turn = Rotation.from_quat(one.quat_w, scalar_first=True)
+        assert (turn.apply(one.model.pieces.reshape(-1, 3))[:, 2] + one.pos_w[2]).min() == pytest.approx(0.0, abs=0.002)
+
+
+def test_a_table_is_cleared_by_one_episode_per_grasp(make):
+    task = make(replace(SHORT, scene=SceneCfg(name="clutter", objects=(1, 2), layout="spread")))
+    counts = [1 + sum(map(bool, task.neighbour_tracker.names[row])) for row in range(4)]
+    assert set(counts) == {1, 2}
+    outcomes = clear_tables(task, make_policy("synergy", task), range(4))
+    assert [one.neighbours + 1 for one in outcomes] == counts
+    assert [one.object for one in outcomes] == list(task.library.names)
+    for one in outcomes:
+        assert one.removed + one.neighbours_fallen <= one.neighbours + 1
+        assert one.success == (one.removed == one.neighbours + 1)
+        assert one.removed <= one.attempts <= 2 * (one.neighbours + 1)
+    assert not task.scenes.given
+
+
 def test_what_cannot_be_is_refused_in_one_line(household, allegro, balanced):
     with pytest.raises(ValueError, match="engine=warp does not hold clutter yet: use engine=cpu"):
         GraspTask(SPREAD, allegro, household, balanced, 1, engine="warp")
     with pytest.raises(ValueError, match="cluster runs single objects: leave cluster out"):
         EvaluateCfg(cluster="local", task=SPREAD)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"task": SHORT}, "clear_table=true needs several objects: give scene=clutter"),
+        ({"task": SPREAD, "videos": 1}, "clear_table=true takes no videos"),
+        ({"task": SPREAD, "disturbance": "shift5"}, "clear_table=true takes no videos, shifts or forces"),
+    ]
+    for options, text in wrong:
+        with pytest.raises(ValueError, match=text):
+            EvaluateCfg(clear_table=True, **options)
     few = SceneCfg(name="clutter", objects=(3, 8))
     with pytest.raises(ValueError, match=r"has 4 objects, .* set task.scene.objects=\[3,4\]"):
         ClutterScenes(few, household)
