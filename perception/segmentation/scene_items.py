@@ -62,8 +62,12 @@ ELEVATION_DEG = 25.0
 
 
 def scene_items(frame: DepthFrame, stamps_s: Sequence[float], cfg: SegmentationCfg | None = None) -> list[SceneItem]:
-    """Return the properties of a scene, from one frame of a camera at rest and the stamps of several [s]."""
+    """Return the properties of a scene, from one frame of a camera at rest and the stamps of several [s].
+
+    In place of the target `best`, for which no grasp is planned here, the largest object is judged.
+    """
     cfg = cfg or SegmentationCfg()
+    cfg = replace(cfg, target="largest") if cfg.target == "best" else cfg
     if frame.T_world_cam is None:
         return [
             SceneItem(
@@ -188,7 +192,7 @@ def _table(plane: Plane, frame: DepthFrame) -> list[SceneItem]:
 
 def _objects(seen: Segmentation, frame: DepthFrame, cfg: SegmentationCfg) -> list[SceneItem]:
     count, rest = 1, frame.depth_m.copy()
-    segmenter, mask = Segmenter(cfg, frame.intrinsics), seen.mask
+    segmenter, mask = Segmenter(replace(cfg, target="largest", labels=""), frame.intrinsics), seen.mask
     while count < MOST_OBJECTS:
         rest = np.where(_full_size(_dilated(mask, 3), cfg.stride, rest.shape), 0, rest)
         try:

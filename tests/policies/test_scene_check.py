@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.cameras.open import save_folder
+from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.scene_items import scene_items
 from dexgrasp.policies.cli.main import main
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
@@ -108,7 +109,12 @@ def test_scenes_of_the_generator_give_no_false_alarm(household):
     for seed in range(2):
         items = lights([make_scene("plain", household, seed).frame])
         assert {item.light for item in items.values() if item.name != "camera direction"} == {"ok"}, items
-    assert lights([make_scene("two", household, 1).frame])["objects"].light == "warn"
+    two = make_scene("two", household, 1).frame
+    assert lights([two])["objects"].light == "warn"
+    x, y, z = Segmenter(SegmentationCfg(), two.intrinsics)(two).points_w[0]
+    for target in ("best", "nearest", f"{x:.3f},{y:.3f},{z:.3f}"):
+        items = {item.name: item for item in scene_items(two, [0.0], SegmentationCfg(target=target))}
+        assert items["objects"].light == "warn" and items["object in view"].light == "ok"
 
 
 def test_the_command_prints_the_table_and_fails_where_something_is_bad(good, tmp_path, capsys):

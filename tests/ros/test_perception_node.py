@@ -370,6 +370,9 @@ def test_the_scene_is_judged_when_asked(robot, scene):
         assert f"{item.light}: {item.name}: {item.measured}" in answer.message, answer.message
     told = answer.message.splitlines()
     assert len(told) == len(items) + 1 and any(": frames: " in line for line in told)  # one image gives no rate
+    assert Door(robot.ros, "perception").set("segment.target", "best") == ""
+    robot.until_seen()
+    assert ": object size: " in check().message  # no grasp is planned for it
     empty = image_from_depth(np.zeros_like(scene.frame.depth_m), robot.now_s(), "camera")
     robot.frame(empty)
     robot.ros.until(lambda: "bad: holes: 100 % of the workspace" in check().message, "an image without depth")

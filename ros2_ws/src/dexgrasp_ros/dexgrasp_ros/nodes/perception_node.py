@@ -151,7 +151,7 @@ class PerceptionNode(LifecycleNode):
         )
         self._subscribe_all()
         begin = serve_begin(self, self._machine.begin)
-        check = serve_check_scene(self, lambda: scene_report(self._machine, cfg.segment, self._now_s()))
+        check = serve_check_scene(self, lambda: scene_report(self._machine, self._now_s()))
         self._destroy_input.append(lambda: (self.destroy_service(begin), self.destroy_service(check)))
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
         for period_s, callback in ((1.0, self._report), (1.0 / cfg.held_object_rate_hz, self._move_with_palm)):

@@ -89,6 +89,11 @@ class PerceptionStateMachine:
         """Stamps of the newest depth images [s]."""
 
     @property
+    def segment(self) -> SegmentationCfg:
+        """Settings of the segmentation, with the present target."""
+        return self._setup.segment
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of points of the newest frame after each stage of the segmentation."""
         return {} if self._observer is None else self._observer.counts
