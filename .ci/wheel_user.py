@@ -15,7 +15,7 @@ assert names <= {"dexgrasp", "..", "__pycache__"}, f"site-packages got {names}"
 for name in dexgrasp.__all__:
     getattr(dexgrasp, name)
 cards = [path for path in importlib.metadata.files("dexgrasp") or [] if path.match("policies/*/*/README.md")]
-assert len(cards) == 8, f"model cards in the wheel: {cards}"
+assert len(cards) == 10, f"model cards in the wheel: {cards}"
 
 env = gymnasium.make("dexgrasp.gym:dexgrasp/Grasp-v0")  # imports dexgrasp.gym, which registers it
 observation, info = env.reset(seed=0)

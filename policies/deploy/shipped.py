@@ -30,9 +30,6 @@ class PolicyNotFoundError(FileNotFoundError):
 
 def _hint(name: str, names: Sequence[str]) -> str:
     """Return a sentence with what may have been meant, one of `names`; empty where nothing is like it."""
-    hand = name.rpartition("/")[0]
-    if hand in assets.names("hands") and hand not in assets.names("policies"):
-        return f" No policy is shipped for the hand {hand}: train one (make train HAND={hand})."
     similar = [known for known in names if known.endswith(f"/{name}")]
     return f" Did you mean {' or '.join(map(repr, similar))}?" if similar else did_you_mean(name, names)
 

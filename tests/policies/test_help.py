@@ -26,7 +26,7 @@ def test_the_overview_has_groups_with_an_example_each_and_the_shipped_policies(c
         (head,) = (line for line in lines if line.startswith(title))
         assert "for example: dexgrasp " in head
     assert f"Shipped policies: {', '.join(assets.policies())}" in lines[-2]
-    assert len(assets.policies()) == 8
+    assert len(assets.policies()) == 10
     assert not [command.words for command in COMMANDS if command.group not in GROUPS]
 
 
