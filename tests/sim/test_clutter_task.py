@@ -198,6 +198,7 @@ def test_a_neighbour_hides_what_lies_behind_it():
     assert below.all()
 
 
+@pytest.mark.slow
 def test_drawn_depth_is_cut_to_the_object_that_is_pointed_at(make):
     try:
         offscreen.backend()
