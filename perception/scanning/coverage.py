@@ -20,15 +20,13 @@ SIDES = (*((band, sector) for band in BANDS_DEG for sector in range(SECTORS)), (
 
 @dataclass
 class Coverage:
-    """Sides from which a camera has looked at a thing."""
+    """Sides from which a camera has looked at a thing in the middle of the table frame."""
 
-    middle_m: tuple[float, float] = (0.0, 0.0)
-    """Place of the thing on the table."""
     seen: set[tuple[str, int]] = field(default_factory=set)
 
     def add(self, T_table_cam: NDArray[np.float64]) -> None:
         """Count the side on which a camera stands."""
-        x, y, z = T_table_cam[:3, 3] - (*self.middle_m, 0.0)
+        x, y, z = T_table_cam[:3, 3]
         elevation_deg = float(np.degrees(np.arctan2(z, np.hypot(x, y))))
         sector = int(np.degrees(np.arctan2(y, x)) % 360 // (360 / SECTORS)) % SECTORS
         band = next((band for band, (_, end) in BANDS_DEG.items() if elevation_deg < end), ABOVE)

@@ -36,6 +36,7 @@ def poses_from_odometry(frames: list[ScanFrame], watch: Callable[[ScanFrame], No
     where the track is lost or no table is found.
     """
     T_table_first, middle = _table(frames[0])
+    watch(replace(frames[0], T_table_cam=T_table_first))
     steps, poses = [], [np.eye(4)]
     for number, (source, target) in enumerate(zip(frames[1:], frames, strict=False)):
         if (step := _step(source, target)) is None:

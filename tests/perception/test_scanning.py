@@ -234,9 +234,10 @@ def orbit():
 
 
 @pytest.mark.slow
-def test_odometry_tracks_a_turn_without_a_board(orbit, tmp_path):
+def test_odometry_tracks_a_turn_without_a_board(orbit, tmp_path, capsys):
     pytest.importorskip("open3d", reason="needs the extra `scan`")
     assert scan(orbit.save(tmp_path / "frames"), tmp_path / "out", "poses=odometry") == 0
+    assert "pass 1: 72/72 (100 %), " in capsys.readouterr().err
     from dexgrasp.sim.objects import open_library
 
     [entry] = open_library(tmp_path / "out").entries
