@@ -313,7 +313,7 @@ def test_the_process_ends_when_asked_to(ros, scene, tmp_path):
     [
         ({"camera_quat_wxyz": ""}, "the camera pose is missing"),
         ({"camera_file": "none.yaml"}, "none.yaml"),
-        ({"hand": "sim_leap"}, "is for the hand 'allegro', driver 'sim_leap' is for 'leap'"),
+        ({"hand": "sim_leap"}, "is for the hand 'allegro', driver 'sim_leap' is for 'leap': give another"),
         ({"arm": "cartesian_pose"}, "leave `arm` empty"),
         ({"bundle": "nowhere"}, "nowhere/contract.json is missing"),
         ({"hand_body": "nowhere.json"}, r"nowhere.json cannot be read .*python -m dexgrasp.sim.robots.capsules"),

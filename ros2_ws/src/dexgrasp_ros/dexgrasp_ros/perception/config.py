@@ -115,7 +115,10 @@ def make_inputs(cfg: PerceptionCfg, namespace: str = "/") -> PerceptionInputs:
     made_for = contract.hand
     name = made_for.name
     if hand.hand != name:
-        raise ValueError(f"the bundle {cfg.bundle} is for the hand '{name}', driver '{cfg.hand}' is for '{hand.hand}'")
+        raise ValueError(
+            f"the bundle {cfg.bundle} is for the hand '{name}', driver '{cfg.hand}' is for '{hand.hand}': give another "
+            f"bundle, or in hand= a driver for '{name}'"
+        )
     body = hand_body(cfg.hand_body or asset(f"hands/{name}", "give hand_body"), contract.hand)
     adapters = {"hand": JointAdapter(hand, contract.hand.joint_names, contract.hand.coupled, cfg.hand)}
     arm = reachable = None
