@@ -128,6 +128,7 @@ def test_a_goal_names_its_object_and_one_that_perception_does_not_see_is_refused
     log = logged_goals(bench.ros)
     nobody = Call(bench.ros, actions.Grasp, "grasp", target="nearest").ended()[1]
     assert nobody.outcome == actions.Grasp.Result.REFUSED and "is perception running?" in nobody.message
+    bench.ros.until(lambda: log, "the log of the goal")
     assert log[0][2]["goal"]["target"] == "nearest"
 
     bench.ros.add(perception := Node("perception", context=bench.ros.context))
