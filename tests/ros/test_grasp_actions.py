@@ -13,7 +13,9 @@ from action_msgs.msg import GoalStatus
 from dexgrasp_msgs import action as actions
 from dexgrasp_msgs.msg import GraspState
 from geometry_msgs.msg import PoseStamped, TransformStamped
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import ActionClient
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -88,7 +90,7 @@ def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     assert 0.0 <= result.grip <= 1.0
     bench.ros.until(lambda: len(log) == 3, "the log of the goal")
     assert [row[:2] for row in log] == [(call, grasp.id) for call in ("goal", "goal_begun", "goal_ended")]
-    assert (log[0][2]["action"], log[0][2]["goal"]) == ("grasp", {"attempts": 0, "hold_s": 0.5})
+    assert (log[0][2]["action"], log[0][2]["goal"]) == ("grasp", {"attempts": 0, "hold_s": 0.5, "target": ""})
     assert (log[2][2]["outcome"], log[2][2]["message"], log[2][2]["attempts"]) == (2, result.message, 1)
     log.clear()
     seen = [message.state for message in grasp.feedback]
@@ -118,6 +120,43 @@ def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     assert result.outcome == actions.Home.Result.SUCCEEDED, result.message
     assert [message.state for message in states] == [message.data for message in bench.states]
     assert {(message.active, message.mode, message.reason) for message in states[1:]} == {(True, "live", "")}
+
+
+def test_a_goal_names_its_object_and_one_that_perception_does_not_see_is_refused(bench):  # noqa: F811
+    bench.start()
+    bench.perceive()
+    log = logged_goals(bench.ros)
+    nobody = Call(bench.ros, actions.Grasp, "grasp", target="nearest").ended()[1]
+    assert nobody.outcome == actions.Grasp.Result.REFUSED and "is perception running?" in nobody.message
+    bench.ros.until(lambda: log, "the log of the goal")
+    assert log[0][2]["goal"]["target"] == "nearest"
+
+    bench.ros.add(perception := Node("perception", context=bench.ros.context))
+    perception.declare_parameter("segment.target", "largest")
+    asked = []
+
+    def check(changes):
+        asked.append(changes[0].value)
+        if asked[-1] == "largest":
+            bench.plan_id = bench.held_id = "9"
+        if asked[-1] == "0.1,0,0.05":
+            bench.plan_id = bench.held_id = "8"  # the plan of that object
+        return SetParametersResult(successful=asked[-1] != "9999,3", reason="target: outside the image")
+
+    perception.add_on_set_parameters_callback(check)
+    refused = Call(bench.ros, actions.Grasp, "grasp", target="9999,3").ended()[1]
+    assert refused.message == "perception refuses: target: outside the image"
+    absent = Call(bench.ros, actions.Grasp, "grasp", target="best").ended()[1]
+    assert absent.message.startswith("no plan for the target best within 5 s: is it there?")
+    assert bench.state == "idle" and {absent.outcome, refused.outcome} == {actions.Grasp.Result.REFUSED}
+    grasp = Call(bench.ros, actions.Grasp, "grasp", target="0.1,0,0.05")
+    bench.ros.until(lambda: grasp.feedback, "the begin of the grasp")
+    assert asked == ["9999,3", "best", "0.1,0,0.05"]
+    grasp.ended()
+    bench.ros.until(lambda: bench.state == "idle" or bench.ros.call(Trigger, "/grasp/home").success, "home", 60.0)
+    bench.ros.until(lambda: bench.state == "idle", "home", 120.0)
+    Call(bench.ros, actions.Grasp, "grasp").ended()
+    assert asked[-1] == "largest"  # a goal without a target: the node's own
 
 
 def test_refusals_interruptions_stops_and_faults_have_outcomes_with_reasons(bench):  # noqa: F811

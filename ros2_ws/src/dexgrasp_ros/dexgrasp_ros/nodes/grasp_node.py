@@ -38,6 +38,7 @@ from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, stat
 from dexgrasp_ros.grasping.input_buffer import InputBuffer
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
+from dexgrasp_ros.grasping.target_choice import TargetChoice
 from dexgrasp_ros.grasping.tick_schedule import TickSchedule
 from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
@@ -98,7 +99,10 @@ class GraspNode(LifecycleNode):
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
         self._marks, self._log = LatencyMarks(self), decision_log(self)
-        self._actions = GraspActions(self, services, self._place, self._limit_attempts, self._log.write)
+        self._target = TargetChoice(self, self.cfg.begin_service, lambda: self._plan_id)
+        self._actions = GraspActions(
+            self, services, self._place, self._limit_attempts, self._target.choose, self._log.write
+        )
         self._frames = FrameListener(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
@@ -293,6 +297,10 @@ class GraspNode(LifecycleNode):
         except ValueError as error:
             return str(error)
         return self._configured.machine.place(goal, self._inputs())
+
+    @property
+    def _plan_id(self) -> int | None:
+        return None if self._configured is None else self._configured.inputs.plan_id
 
     def _limit_attempts(self, attempts: int) -> None:
         if self._configured is not None:
