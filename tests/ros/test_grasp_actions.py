@@ -16,6 +16,7 @@ from geometry_msgs.msg import PoseStamped, TransformStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import ActionClient
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -128,35 +129,55 @@ def test_a_goal_names_its_object_and_one_that_perception_does_not_see_is_refused
     log = logged_goals(bench.ros)
     nobody = Call(bench.ros, actions.Grasp, "grasp", target="nearest").ended()[1]
     assert nobody.outcome == actions.Grasp.Result.REFUSED and "is perception running?" in nobody.message
-    bench.ros.until(lambda: log, "the log of the goal")
-    assert log[0][2]["goal"]["target"] == "nearest"
+    bench.ros.until(lambda: len(log) == 2, "the log of the goal")
+    assert log[0][2]["goal"] == {"attempts": 0, "hold_s": 0.0, "target": "nearest"}
+    assert (log[1][2]["outcome"], log[1][2]["message"]) == (nobody.outcome, nobody.message)
 
     bench.ros.add(perception := Node("perception", context=bench.ros.context))
     perception.declare_parameter("segment.target", "largest")
-    asked = []
+    plans, asked = {"0.1,0,0.05": "8", "largest": "9", "nearest": "10"}, []  # of the objects that are there
 
     def check(changes):
         asked.append(changes[0].value)
-        if asked[-1] == "largest":
-            bench.plan_id = bench.held_id = "9"
-        if asked[-1] == "0.1,0,0.05":
-            bench.plan_id = bench.held_id = "8"  # the plan of that object
-        return SetParametersResult(successful=asked[-1] != "9999,3", reason="target: outside the image")
+        if asked[-1] == "9999,3":
+            return SetParametersResult(successful=False, reason="target: outside the image")
+        bench.plan_id = bench.held_id = plans.get(asked[-1], bench.plan_id)
+        return SetParametersResult(successful=True)
 
     perception.add_on_set_parameters_callback(check)
+
+    def held():
+        return perception.get_parameter("segment.target").value
+
+    def grasp(target):
+        """What perception was asked for by a goal that grasps, and is then released."""
+        asked.clear()
+        result = Call(bench.ros, actions.Grasp, "grasp", target=target).ended()[1]
+        assert (result.attempts, bench.state) == (1, "hold"), result.message  # with or without the object
+        late = Call(bench.ros, actions.Grasp, "grasp", target="best").ended()[1]
+        assert late.message == "a grasp starts in idle, not in hold"  # perception is not asked
+        assert Call(bench.ros, actions.Release, "release").ended()[0] == GoalStatus.STATUS_SUCCEEDED
+        return asked
+
+    sent = len(bench.states)
     refused = Call(bench.ros, actions.Grasp, "grasp", target="9999,3").ended()[1]
     assert refused.message == "perception refuses: target: outside the image"
-    absent = Call(bench.ros, actions.Grasp, "grasp", target="best").ended()[1]
+    absent = Call(bench.ros, actions.Grasp, "grasp", target="best")
+    second = Call(bench.ros, actions.Grasp, "grasp", target="nearest").ended()[1]
+    assert second.message.startswith("another goal chooses its target")
+    absent = absent.ended()[1]
     assert absent.message.startswith("no plan for the target best within 5 s: is it there?")
-    assert bench.state == "idle" and {absent.outcome, refused.outcome} == {actions.Grasp.Result.REFUSED}
-    grasp = Call(bench.ros, actions.Grasp, "grasp", target="0.1,0,0.05")
-    bench.ros.until(lambda: grasp.feedback, "the begin of the grasp")
-    assert asked == ["9999,3", "best", "0.1,0,0.05"]
-    grasp.ended()
-    bench.ros.until(lambda: bench.state == "idle" or bench.ros.call(Trigger, "/grasp/home").success, "home", 60.0)
-    bench.ros.until(lambda: bench.state == "idle", "home", 120.0)
-    Call(bench.ros, actions.Grasp, "grasp").ended()
-    assert asked[-1] == "largest"  # a goal without a target: the node's own
+    assert {r.outcome for r in (refused, absent, second)} == {actions.Grasp.Result.REFUSED}
+    assert (asked, held()) == (["9999,3", "best", "largest"], "largest")
+    assert (bench.state, len(bench.states)) == ("idle", sent)  # nothing has moved
+
+    assert (grasp("0.1,0,0.05"), held()) == (["0.1,0,0.05"], "0.1,0,0.05")
+    bench.plan_id = bench.held_id = "11"
+    assert (grasp(""), held()) == (["largest"], "largest")  # without a target: the node's own comes back
+    assert grasp("") == []
+    grasp("0.1,0,0.05")
+    perception.set_parameters([Parameter("segment.target", value="nearest")])  # by an operator
+    assert (grasp(""), held()) == ([], "nearest")
 
 
 def test_refusals_interruptions_stops_and_faults_have_outcomes_with_reasons(bench):  # noqa: F811
