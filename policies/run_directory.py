@@ -149,9 +149,7 @@ class Run:
         try:
             if isinstance(error, KeyboardInterrupt):
                 self._note("interrupted")
-                if not error.args or str(error).startswith(
-                    (KEPT, NOTHING_YET)
-                ):  # of nested runs the outer one is told of
+                if not error.args or str(error).startswith((KEPT, NOTHING_YET)):  # the outer one of nested runs is told
                     error.args = (self._interruption(),)
             elif error is not None:
                 self._note(f"failed: {type(error).__name__}: {error}")

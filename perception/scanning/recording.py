@@ -16,6 +16,14 @@ EVERY_S = 0.2
 """Least time between two frames that are kept."""
 
 
+def demand_empty(folder: Path) -> None:
+    """Raise FileExistsError for a folder of a recording that is neither new nor empty."""
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} holds files already: scan from it (dexgrasp objects scan {folder}), or give another"
+        )
+
+
 class RecordedSource:
     """A source of frames whose frames with colour are written to a folder as they are read.
 
@@ -24,10 +32,7 @@ class RecordedSource:
 
     def __init__(self, source: DepthSource, folder: Path, every_s: float = EVERY_S) -> None:
         """`folder`: a new or empty one. Raises FileExistsError for another one."""
-        if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(
-                f"{folder} holds files already: scan from it (objects scan {folder}), or give another"
-            )
+        demand_empty(folder)
         self._source, self._folder, self._every_s = source, folder, every_s
         self._count, self._last_s = 0, -np.inf
 

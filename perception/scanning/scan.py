@@ -182,8 +182,9 @@ def _check_views(posed: PosedFrames) -> float:
     gaps = np.diff(azimuth, append=azimuth[0] + 360)
     widest = int(gaps.argmax())
     if gaps[widest] > LARGEST_GAP_DEG:
+        end = azimuth[(widest + 1) % len(azimuth)]
         raise ScanError(
-            f"too few views: nothing was seen from {azimuth[widest]:.0f} to {azimuth[widest] + gaps[widest]:.0f} "
+            f"too few views: nothing was seen from {azimuth[widest]:.0f} to {end:.0f} "
             f"degrees around the thing (a gap of {gaps[widest]:.0f}, at most {LARGEST_GAP_DEG:g}): turn it, or go "
             "around it, by a whole turn"
         )

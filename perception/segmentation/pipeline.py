@@ -128,7 +128,10 @@ class Segmenter:
         self._lower, self._upper = corners[:, :, None]
         self._target = Target.parse(cfg.target)
         if self._target.kind == "best" and promise is None:
-            raise ValueError("target: best plans a grasp of each object, which the perception node does; give another")
+            raise ValueError(
+                "target: best plans a grasp of each object, which only the perception node does; take largest, "
+                "nearest, COLUMN,ROW, X,Y,Z or label:NUMBER"
+            )
         if self._target.kind == "pixel" and not self._in_image(self._target.at):
             size = f"{intrinsics.width}x{intrinsics.height}"
             raise ValueError(f"target: {self._target} lies outside the image of {size} pixels")

@@ -133,6 +133,8 @@ def _stored(file: Path, jobs: Sequence[_Job]) -> dict[str, dict[str, Any]]:
     with reading(file, "list of played grasps"):
         rows = {row["grasp"]: row for row in (parse_json(line, file) for line in lines)}
         hashes = {name: row["sha256"] for name, row in rows.items()}
+        if rows:
+            table(list(rows.values()))  # needs all that a row holds
     write_text(file, "".join(json.dumps(row) + "\n" for row in rows.values()))
     return {job.name: rows[job.name] for job in jobs if job.name in rows and hashes[job.name] == _sha256(job)}
 

@@ -50,9 +50,15 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
         "engine": ENGINES[config["engine"]],
         "physics": preset_name(config["physics"], "physics", PhysicsCfg),
         "hold": f"{task['hold_s']:g} s",
-        "attempts": f"up to {config['attempts']}" if config["attempts"] > 1 else "1",
+        "attempts": _attempts(config),
         "seed": str(config["seed"]),
     }
+
+
+def _attempts(config: Config) -> str:
+    if config.get("clear_table"):
+        return "1 per grasp, 2 grasps for each object on a table"
+    return f"up to {config['attempts']}" if config["attempts"] > 1 else "1"
 
 
 def start_noise(config: Config) -> str:

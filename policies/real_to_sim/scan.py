@@ -21,7 +21,7 @@ from dexgrasp.perception.scanning.frames import ScanError, ScanFrame, read_frame
 from dexgrasp.perception.scanning.fusion import ply_bytes
 from dexgrasp.perception.scanning.odometry import poses_from_odometry
 from dexgrasp.perception.scanning.open3d_import import open3d
-from dexgrasp.perception.scanning.recording import RecordedSource
+from dexgrasp.perception.scanning.recording import RecordedSource, demand_empty
 from dexgrasp.perception.scanning.scan import (
     FusionCfg,
     ScannedMesh,
@@ -35,7 +35,7 @@ from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import add_mesh
 from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry
 from dexgrasp.utils.bounds import Bounds, bounded
-from dexgrasp.utils.files import LOCK, PARTIAL, atomic_path, write_bytes, write_json
+from dexgrasp.utils.files import LOCK, PARTIAL, atomic_path, expand_user, write_bytes, write_json
 from dexgrasp.utils.output import FolderKind, claimed_folder, png_with_mark
 from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import counted, safe_name
@@ -84,6 +84,9 @@ class ScanCfg:
             raise ValueError("sources: give a camera, a recording or a folder of frames")
         if self.record and not any(_is_live(source) for source in self.sources):
             raise ValueError("record: keeps the frames of a live camera, and no source is one: leave it out")
+        stored = [Path(source).resolve() for source in self.sources if not _is_live(source)]
+        if twice := [str(path) for path in dict.fromkeys(stored) if stored.count(path) > 1]:
+            raise ValueError(f"sources: {twice[0]} is given twice: give each pass, with the thing turned over, once")
         safe_name(self.object_name, "name")
 
     @property
@@ -107,6 +110,8 @@ SCANNED = FolderKind("library of scanned objects", _is_scans)
 
 def scan(cfg: ScanCfg) -> None:
     """Scan the thing and add it to the library; print what was seen, its size and its mass."""
+    for folder in _recordings(cfg).values():
+        demand_empty(folder)  # also that of the last pass before the first one
     with claimed_folder(cfg.out, SCANNED) as out:  # refused before minutes of work; empty again where the scan fails
         open3d()  # before minutes of work
         known = read_json_object(out / MANIFEST)["request"]["scans"] if (out / MANIFEST).is_file() else {}
@@ -154,11 +159,17 @@ def _live_frames(number: int, cfg: ScanCfg, watch: ScanWatch) -> list[ScanFrame]
             raise ScanError("a further pass of a live camera needs a terminal, to say when the thing lies") from error
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_camera(cfg.sources[number - 1], cfg=CAMERA))
-        if cfg.record:
-            source = RecordedSource(source, Path(cfg.record) / f"pass_{number}")
+        if folder := _recordings(cfg).get(number):
+            source = RecordedSource(source, folder)
         stack.enter_context(watch.begin(f"pass {number}, live", round(cfg.seconds / LOOK_S)))
         look = LiveWatch(watch, cfg.board) if cfg.poses == "board" else lambda frame: None
         return read_frames(source, cfg.frames, cfg.seconds, look)
+
+
+def _recordings(cfg: ScanCfg) -> dict[int, Path]:
+    """Return the folders in which frames of live cameras are kept, by the number of the pass."""
+    live = [number for number, source in enumerate(cfg.sources, start=1) if _is_live(source)]
+    return {number: expand_user(cfg.record) / f"pass_{number}" for number in live} if cfg.record else {}
 
 
 def _is_live(spec: str) -> bool:

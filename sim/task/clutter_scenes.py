@@ -38,6 +38,13 @@ class SceneCfg:
     layout: Layout = "packed"
     """spread: apart; packed: side by side, pushed together; piled: half of the objects dropped on the others."""
 
+    def __post_init__(self) -> None:
+        if self.is_clutter and self.objects[1] < 2:
+            raise ValueError(
+                "task.scene.objects=[1,1] gives the wanted object no neighbour: give a greatest number of 2 to 8, or "
+                "scene=single"
+            )
+
     @property
     def is_clutter(self) -> bool:
         """Return whether the wanted object may have neighbours."""

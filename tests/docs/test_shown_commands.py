@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import typing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -217,7 +218,10 @@ def check_ros2(words, *_):
         assert isinstance(from_dict(schema, required | tree, words[3]), schema)
     elif words[1] == "param":
         module, name = node_schemas()[f"{words[3].strip('/')}_node"].split(":")
-        assert words[4] in getattr(importlib.import_module(module), name).__dataclass_fields__
+        schema = getattr(importlib.import_module(module), name)
+        for key in words[4].split("."):
+            assert key in typing.get_type_hints(schema)
+            schema = typing.get_type_hints(schema)[key]
     elif words[1] == "action":
         name, kind = (word for word in words[3:] if "/" in word)
         assert f"| `{name}` | `{kind}` |" in page

@@ -151,6 +151,22 @@ def test_a_second_thing_joins_the_library_and_a_name_is_given_once(library, box,
     assert "holds a scan 'box' already: choose another name=" in capsys.readouterr().err
 
 
+def test_what_would_fail_after_the_first_pass_is_refused_before_it(box, tmp_path, capsys):
+    out = f"out={tmp_path / 'out'}"
+    (tmp_path / "kept/pass_2").mkdir(parents=True)
+    (tmp_path / "kept/pass_2/camera.json").write_text("{}")
+    wrong = {
+        (str(box), f"{box.parent}/./{box.name}"): "box is given twice: give each pass",
+        (str(box), str(tmp_path / "none")): "no source of frames",
+        ("realsense", "realsense", f"record={tmp_path / 'kept'}"): r"kept/pass_2 holds files already: scan from it",
+        (str(box), f"record={tmp_path / 'new'}"): "record: keeps the frames of a live camera, and no source is one",
+    }
+    for words, text in wrong.items():
+        assert main(["objects", "scan", *words, out, "name=box"]) == 2
+        assert re.search(text, error := capsys.readouterr().err) and error.count("\n") == 1, error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
+
+
 def make_few_views():
     return synthetic.render(BOX, synthetic.ring(16, 35, 0.3, turn_deg=200), camera=CAMERA)
 

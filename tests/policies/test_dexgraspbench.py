@@ -171,6 +171,22 @@ def test_a_grasp_that_cannot_be_played_is_named_and_the_others_count(bench, caps
     assert "none of 2 grasps could be played" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("change", [{"scale": ...}, {"success": None}, {"dexgraspbench": ...}])
+def test_a_damaged_row_is_refused_and_the_file_stays(bench, capsys, change):
+    data, file = bench / "output/toy_gripper/graspdata", bench / "run/grasps.jsonl"
+    words = ["benchmark", "dexgraspbench", str(bench), "grasps=output/toy_gripper", "num_threads=1"]
+    write_grasp(data / "good.npy", grasp())
+    assert main([*words, f"out={bench / 'run'}"]) == 0
+    row = {**json.loads(file.read_text()), **change}
+    file.write_text(json.dumps({key: value for key, value in row.items() if value is not ...}) + "\n")
+    before = file.read_bytes()
+    capsys.readouterr()
+    assert main([*words, f"out={bench / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert "grasps.jsonl is damaged or no list of played grasps" in error and error.count("\n") == 1
+    assert file.read_bytes() == before
+
+
 def test_what_is_read_is_what_was_written_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     keys = ("obj_pose", "pregrasp_qpos", "grasp_qpos", "squeeze_qpos")

@@ -31,13 +31,7 @@ REFUSED = {
     "hands tune": ("alegro", "population=1", "physics=turbi", "objects=shiped"),
     "objects generate": ("out=x n=0", "out=x split=tset"),
     "objects import": ("meshes out=x unit=mmm", "meshes out=x density=0"),
-    "objects scan": (
-        "nowhere out=x",
-        ". out=x poses=bord",
-        ". out=x fusion.voxel_m=1",
-        ". out=x mass=0 name=a",
-        ". out=x record=y",
-    ),
+    "objects scan": ("nowhere out=x", ". out=x poses=bord", ". out=x fusion.voxel_m=1", ". out=x mass=0 name=a"),
     "objects show": ("shiped", "shipped most=0", "nowhere"),
     "objects compare": ("shiped meshes", "shipped nowhere"),
     "train": (

@@ -234,7 +234,7 @@ def test_random_actions_belong_to_the_trial_and_not_to_the_row():
 def test_an_unknown_policy_is_refused_with_the_nearest_and_the_known():
     with pytest.raises(
         ValueError,
-        match=r"no policy 'sinergy'\. Did you mean 'synergy'\? Expected random, synergy, zero, allegro/student",
+        match=r"no policy 'sinergy'\. Did you mean 'synergy'\? Expected random, synergy, zero, ability/student",
     ):
         make_policy("sinergy", task_of(1))
 

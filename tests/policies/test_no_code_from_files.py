@@ -128,6 +128,7 @@ def path_keys(command):
 
 
 VALID = {"policy": "allegro/student", "out": "{tmp}/out", "source": "sim", "bag": "{tmp}/bag", "library": "shipped"}
+VALID |= {"sources": "[sim]"}
 VALID |= {"what": "policies", "shell": "bash", "meshes": "{tmp}", "run": "{tmp}"}
 VALID |= {"model": str(assets.path("hands/leap/hand.xml"))}
 """Values of required keys while another key names the hostile file."""

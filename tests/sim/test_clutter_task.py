@@ -198,6 +198,7 @@ def test_a_neighbour_hides_what_lies_behind_it():
     assert below.all()
 
 
+@pytest.mark.slow
 def test_drawn_depth_is_cut_to_the_object_that_is_pointed_at(make):
     try:
         offscreen.backend()
@@ -350,6 +351,8 @@ def test_what_cannot_be_is_refused_in_one_line(household, allegro, balanced):
     for objects in ((0, 3), (3, 9), (5, 3)):
         with pytest.raises(ValueError, match="objects"):
             SceneCfg(objects=objects)
+    with pytest.raises(ValueError, match=r"objects=\[1,1\] gives the wanted object no neighbour: .* or scene=single"):
+        SceneCfg(name="clutter", objects=(1, 1))
     wide = household[household.names[1]].scaled(6.0)
     with pytest.raises(ValueError, match=r"found no rest within 0\.28 m .* task\.scene\.objects"):
         draw_around(wide, household, (2, 3), "spread", np.random.default_rng(0))
