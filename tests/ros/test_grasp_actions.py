@@ -13,7 +13,10 @@ from action_msgs.msg import GoalStatus
 from dexgrasp_msgs import action as actions
 from dexgrasp_msgs.msg import GraspState
 from geometry_msgs.msg import PoseStamped, TransformStamped
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import ActionClient
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -88,7 +91,7 @@ def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     assert 0.0 <= result.grip <= 1.0
     bench.ros.until(lambda: len(log) == 3, "the log of the goal")
     assert [row[:2] for row in log] == [(call, grasp.id) for call in ("goal", "goal_begun", "goal_ended")]
-    assert (log[0][2]["action"], log[0][2]["goal"]) == ("grasp", {"attempts": 0, "hold_s": 0.5})
+    assert (log[0][2]["action"], log[0][2]["goal"]) == ("grasp", {"attempts": 0, "hold_s": 0.5, "target": ""})
     assert (log[2][2]["outcome"], log[2][2]["message"], log[2][2]["attempts"]) == (2, result.message, 1)
     log.clear()
     seen = [message.state for message in grasp.feedback]
@@ -118,6 +121,63 @@ def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
     assert result.outcome == actions.Home.Result.SUCCEEDED, result.message
     assert [message.state for message in states] == [message.data for message in bench.states]
     assert {(message.active, message.mode, message.reason) for message in states[1:]} == {(True, "live", "")}
+
+
+def test_a_goal_names_its_object_and_one_that_perception_does_not_see_is_refused(bench):  # noqa: F811
+    bench.start()
+    bench.perceive()
+    log = logged_goals(bench.ros)
+    nobody = Call(bench.ros, actions.Grasp, "grasp", target="nearest").ended()[1]
+    assert nobody.outcome == actions.Grasp.Result.REFUSED and "is perception running?" in nobody.message
+    bench.ros.until(lambda: len(log) == 2, "the log of the goal")
+    assert log[0][2]["goal"] == {"attempts": 0, "hold_s": 0.0, "target": "nearest"}
+    assert (log[1][2]["outcome"], log[1][2]["message"]) == (nobody.outcome, nobody.message)
+
+    bench.ros.add(perception := Node("perception", context=bench.ros.context))
+    perception.declare_parameter("segment.target", "largest")
+    plans, asked = {"0.1,0,0.05": "8", "largest": "9", "nearest": "10"}, []  # of the objects that are there
+
+    def check(changes):
+        asked.append(changes[0].value)
+        if asked[-1] == "9999,3":
+            return SetParametersResult(successful=False, reason="target: outside the image")
+        bench.plan_id = bench.held_id = plans.get(asked[-1], bench.plan_id)
+        return SetParametersResult(successful=True)
+
+    perception.add_on_set_parameters_callback(check)
+
+    def held():
+        return perception.get_parameter("segment.target").value
+
+    def grasp(target):
+        """What perception was asked for by a goal that grasps, and is then released."""
+        asked.clear()
+        result = Call(bench.ros, actions.Grasp, "grasp", target=target).ended()[1]
+        assert (result.attempts, bench.state) == (1, "hold"), result.message  # with or without the object
+        late = Call(bench.ros, actions.Grasp, "grasp", target="best").ended()[1]
+        assert late.message == "a grasp starts in idle, not in hold"  # perception is not asked
+        assert Call(bench.ros, actions.Release, "release").ended()[0] == GoalStatus.STATUS_SUCCEEDED
+        return asked
+
+    sent = len(bench.states)
+    refused = Call(bench.ros, actions.Grasp, "grasp", target="9999,3").ended()[1]
+    assert refused.message == "perception refuses: target: outside the image"
+    absent = Call(bench.ros, actions.Grasp, "grasp", target="best")
+    second = Call(bench.ros, actions.Grasp, "grasp", target="nearest").ended()[1]
+    assert second.message.startswith("another goal chooses its target")
+    absent = absent.ended()[1]
+    assert absent.message.startswith("no plan for the target best within 5 s: is it there?")
+    assert {r.outcome for r in (refused, absent, second)} == {actions.Grasp.Result.REFUSED}
+    assert (asked, held()) == (["9999,3", "best", "largest"], "largest")
+    assert (bench.state, len(bench.states)) == ("idle", sent)  # nothing has moved
+
+    assert (grasp("0.1,0,0.05"), held()) == (["0.1,0,0.05"], "0.1,0,0.05")
+    bench.plan_id = bench.held_id = "11"
+    assert (grasp(""), held()) == (["largest"], "largest")  # without a target: the node's own comes back
+    assert grasp("") == []
+    grasp("0.1,0,0.05")
+    perception.set_parameters([Parameter("segment.target", value="nearest")])  # by an operator
+    assert (grasp(""), held()) == ([], "nearest")
 
 
 def test_refusals_interruptions_stops_and_faults_have_outcomes_with_reasons(bench):  # noqa: F811

@@ -49,6 +49,7 @@ DEPTH, INFO = "/camera/camera/depth/image_rect_raw", "/camera/camera/depth/camer
 FRAME = "camera_depth_optical_frame"
 FRAME_TICKS, GRASP_AT, END_S = 2, 30, 40.0
 HOLD_TICKS, TICKS_OF_CHANGED = 10, 160
+CHOOSE_AT, GRASP_OF_TARGET_AT, TARGET_TICKS = 30, 60, 80
 GOAL_ID, HOLD_S = "0123456789abcdef" * 2, 0.2
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 MARKS = "std_msgs/msg/Float64MultiArray"
@@ -65,8 +66,9 @@ KINDS = {
 class RecordedGrasp:
     """A grasp by the nodes' pure parts, with a robot that does what it is told; all messages, as they would come."""
 
-    def __init__(self, scene, camera_file):
+    def __init__(self, scene, camera_file, target=""):
         self.scene, self.messages, self.now_s = scene, [], 100.0
+        self.target, self.plan_ids = target, []
         policy = Policy.load(BUNDLE)
         hand = policy.contract.hand
         drivers = config.load("hands", "sim_allegro"), config.load("arms", "sim_ur5e")
@@ -90,18 +92,20 @@ class RecordedGrasp:
         self.progress, self.outcome = GoalProgress("grasp", HOLD_S), None
         self.image = image_from_depth(scene.frame.depth_m, 0.0, FRAME)
 
-    def run(self):
+    def run(self, ticks=10**9):
         tick = held = 0
         self.watch = LoggedPerceptionStateMachine(
             make_inputs(self.settings).setup, self.logs["perception"].write, self.settings
         )
-        while held < HOLD_TICKS and self.now_s < 100.0 + END_S:
+        while held < HOLD_TICKS and self.now_s < 100.0 + END_S and tick < ticks:
             self.now_s = m.seconds(m.to_stamp(self.now_s + self.period_s))
             self.tell("/clock", Clock(clock=m.to_stamp(self.now_s)))
             self.read()
+            if self.target and tick == CHOOSE_AT:
+                self.watch.choose(self.target)
             if tick % FRAME_TICKS == 0:
                 self.look()
-            self.tick("grasp" if tick == GRASP_AT else "")
+            self.tick("grasp" if tick == (GRASP_OF_TARGET_AT if self.target else GRASP_AT) else "")
             held += self.machine.state == "hold"
             tick += 1
         return self.messages
@@ -131,6 +135,7 @@ class RecordedGrasp:
         if estimate.plan is not None:
             self.tell("/perception/plan", m.plan_message(estimate.plan, estimate.stamp_s, estimate.plan_id))
             self.plan, self.plan_s = estimate.plan, estimate.stamp_s
+            self.plan_ids.append(estimate.plan_id)
         self.tell("/perception/points", estimate_message(estimate, "world"))
         self.estimate = estimate
 
@@ -152,7 +157,8 @@ class RecordedGrasp:
             self.goal = self.q_arm
             self.logs["grasp"].write("arm_start", goal=self.goal)
         if request:
-            self.logs["grasp"].write("goal", action=request, id=GOAL_ID, goal={"attempts": 0, "hold_s": HOLD_S})
+            goal = {"attempts": 0, "hold_s": HOLD_S} | ({"target": self.target} if self.target else {})
+            self.logs["grasp"].write("goal", action=request, id=GOAL_ID, goal=goal)
             assert self.machine.request(request, inputs) == ""
             self.logs["grasp"].write("goal_begun", id=GOAL_ID)
         self.tell("/grasp/palm", m.pose_message(palm.pos_m, palm.quat, self.now_s, "world"))
@@ -339,6 +345,27 @@ def test_the_logs_are_repeated_bit_for_bit_with_the_settings_in_them(bag, record
     assert counted(text, "/perception/decisions") == number["/perception/decisions"] > 50
     assert counted(text, "/hand_controller/commands") > 80
     assert "goal 01234567: grasp attempts=0 hold_s=0.2: EMPTY the hand is empty after 2 grasps\n" in text
+
+
+def test_a_goal_with_a_target_is_repeated_bit_for_bit_and_another_target_is_found(
+    recorded, household, tmp_path, capsys
+):
+    grasp = RecordedGrasp(make_scene("plain", household, 3), recorded[1], target="nearest")
+    raw = []
+    grasp.tell = lambda topic, message: raw.append((topic, type_name(message), cdr(message)))
+    grasp.run(TARGET_TICKS)
+    assert grasp.machine.state == "pregrasp" and len(set(grasp.plan_ids)) > 1  # a plan of before, and one of the target
+    status = main.main(exact_words(write(tmp_path / "target", raw)))
+    text = capsys.readouterr().out
+    assert status == 0 and text.endswith("no difference\n"), text
+    assert f"goal 01234567: grasp attempts=0 hold_s={HOLD_S} target=nearest: not ended\n" in text
+    changed, [place] = list(raw), [i for i, row in enumerate(raw) if b'"target", ' in row[2]]
+    message = deserialize_message(raw[place][2], String)
+    assert raw[place][0] == "/perception/decisions" and '"target": "nearest"' in message.data
+    message.data = message.data.replace('"target": "nearest"', '"target": "0.9,0.9,0.05"')
+    changed[place] = (*raw[place][:2], cdr(message))
+    assert main.main(exact_words(write(tmp_path / "other", changed), compare_policy="false")) == 1
+    assert "first difference at " in capsys.readouterr().out
 
 
 def test_a_result_of_a_goal_that_does_not_follow_from_the_ticks_is_found(recorded, tmp_path, capsys):

@@ -49,14 +49,15 @@ class GraspActions:
         services: Mapping[str, Service],
         place: PlaceRequest,
         limit_attempts: Callable[[int], None],
+        choose: Callable[[str], Awaitable[str]],
         write: Callable[..., None],
     ) -> None:
         """`services`: callbacks of the Trigger services by name; `limit_attempts`: of the grasp that has begun.
 
-        `write`: of a DecisionLog.
+        `choose`: of a TargetChoice; `write`: of a DecisionLog.
         """
         self._node, self._services, self._place, self._limit_attempts = node, services, place, limit_attempts
-        self._write = write
+        self._choose, self._write = choose, write
         self._goals: list[_Goal] = []
         self._beginning: list[_Goal] = []  # perception is asked to confirm the plan
         self.types = typed_messages.interfaces("action")
@@ -114,6 +115,8 @@ class GraspActions:
         request, name = goal.handle.request, goal.progress.action
         if name == "place":
             return self._place(request.palm)
+        if name == "grasp" and (reason := await self._choose(request.target)):
+            return reason
         response = await self._call(name)
         if response.success and name == "grasp" and request.attempts:
             self._limit_attempts(request.attempts)
@@ -152,7 +155,7 @@ class GraspActions:
 def _fields(name: str, request: Any) -> dict[str, Any]:
     """Return the fields of a goal as they are logged."""
     if name == "grasp":
-        return {"attempts": int(request.attempts), "hold_s": float(request.hold_s)}
+        return {"attempts": int(request.attempts), "hold_s": float(request.hold_s), "target": request.target}
     if name == "place":
         at, turn = request.palm.pose.position, request.palm.pose.orientation
         return {"frame": request.palm.header.frame_id, "palm": [at.x, at.y, at.z, turn.w, turn.x, turn.y, turn.z]}

@@ -115,6 +115,10 @@ class InputBuffer:
         )
         return found if assumed is None else found.with_robot_at(assumed, self._robot.motors)
 
+    def plan_since(self, stamp_s: float) -> int | None:
+        """Return the id of the newest plan; None where its frame is not newer than a stamp [s]."""
+        return self.plan_id if self._plan[1] > stamp_s else None
+
     def ask(self, refusal: str) -> Future | None:
         """Ask the planner or perception for what a request was refused for; None where nobody can be asked."""
         plan = self._plan[0]

@@ -38,6 +38,7 @@ from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, stat
 from dexgrasp_ros.grasping.input_buffer import InputBuffer
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
+from dexgrasp_ros.grasping.target_choice import TargetChoice
 from dexgrasp_ros.grasping.tick_schedule import TickSchedule
 from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
@@ -98,7 +99,8 @@ class GraspNode(LifecycleNode):
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
         self._marks, self._log = LatencyMarks(self), decision_log(self)
-        self._actions = GraspActions(self, services, self._place, self._limit_attempts, self._log.write)
+        self._target = TargetChoice(self, self.cfg.begin_service, self._plan_since)
+        self._actions = GraspActions(self, services, self._place, self._limit_attempts, self._choose, self._log.write)
         self._frames = FrameListener(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
@@ -293,6 +295,16 @@ class GraspNode(LifecycleNode):
         except ValueError as error:
             return str(error)
         return self._configured.machine.place(goal, self._inputs())
+
+    async def _choose(self, target: str) -> str:
+        """Let perception plan for the target of a goal; return why not, or an empty text."""
+        if self._configured is None or not self._configured.machine.active or self._configured.machine.state != "idle":
+            return ""  # the request is refused with the reason, and perception keeps its target
+        return await self._target.choose(target)
+
+    def _plan_since(self, stamp_s: float) -> int | None:
+        """Return the id of the newest plan; None where its frame is not newer than a stamp [s]."""
+        return None if self._configured is None else self._configured.inputs.plan_since(stamp_s)
 
     def _limit_attempts(self, attempts: int) -> None:
         if self._configured is not None:
