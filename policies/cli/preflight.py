@@ -324,10 +324,11 @@ def check_task(cfg: Any) -> None:
     """Raise ValueError for options of the task that exclude each other, before objects are made or read."""
     if not hasattr(cfg, "task"):
         return
-    from dexgrasp.sim.task.grasp_task import check_rates, task_class
+    from dexgrasp.sim.task.grasp_task import check_engine, check_rates, task_class
     from dexgrasp.sim.task.rewards import check_registered
 
     task_class(cfg.task)
     check_registered(cfg.task.reward)
+    check_engine(cfg.task, getattr(cfg, "engine", "cpu"))
     if hasattr(cfg, "physics") and not hasattr(cfg, "policy"):  # a trained policy brings its own control rate
         check_rates(cfg.task, cfg.physics)

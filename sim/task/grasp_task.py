@@ -159,6 +159,12 @@ def check_rates(cfg: TaskCfg, physics: PhysicsCfg) -> None:
         )
 
 
+def check_engine(cfg: TaskCfg, engine: str) -> None:
+    """Raise ValueError if the engine cannot simulate the scenes of a task."""
+    if engine == "warp" and cfg.scene.is_clutter:
+        raise ValueError("engine=warp does not hold clutter yet: use engine=cpu, or scene=single")
+
+
 class GraspTask:
     """Simulate `num_envs` grasp episodes at once; docstrings give shapes and frames.
 
@@ -189,8 +195,7 @@ class GraspTask:
         check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
-        if engine == "warp" and cfg.scene.is_clutter:
-            raise ValueError("engine=warp does not hold clutter yet: use engine=cpu, or scene=single")
+        check_engine(cfg, engine)
         self.scenes = ClutterScenes(cfg.scene, library) if cfg.scene.is_clutter else None
         """Scenes of clutter; None: objects stand alone."""
         if engine == "warp":  # thousands of environments start at once: reading files again would dominate

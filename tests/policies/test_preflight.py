@@ -25,6 +25,7 @@ REFUSED = [
     ("train validation_objects=none", "validation_objects: 'none' is neither"),
     ("train objects=shipped", "144 objects (box_test_s0_00000, "),
     ("train objects=generated:0", "objects: 'generated:0': the number of objects must lie in 1..1000000"),
+    ("evaluate scene=clutter engine=warp", "engine=warp does not hold clutter yet: use engine=cpu, or scene=single"),
     ("train task.class_name=Foo", "task 'Foo' is not registered"),
     ("train task.reward.extra.foo=1", "reward term 'foo' is not registered"),
     ("train task.rate_hz=23", "does not divide the control period"),
