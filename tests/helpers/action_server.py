@@ -30,12 +30,14 @@ class Controller:
         self.node.create_timer(0.005, self._end_those_that_are_due)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
     def _spin(self):
         with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+            while not self._closing.is_set():
+                self._executor.spin_once(timeout_sec=0.05)
 
     def _answer(self, goal):
         time.sleep(self.answer_s)
@@ -72,8 +74,9 @@ class Controller:
 
     def close(self):
         """Ends the server and its thread."""
+        self._closing.set()
+        self._thread.join(2.0)  # first: an executor that is shut down in a callback raises there
         self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(2.0)
         self._server.destroy()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
