@@ -395,7 +395,7 @@ def _write_inputs(folder, household):
     poses = np.concatenate([synthetic_scan.ring(10, 32, 0.3), synthetic_scan.ring(6, 58, 0.3)])
     box = synthetic_scan.box_scene((0.03, 0.02, 0.025))
     synthetic_scan.render(box, poses, camera=synthetic_scan.SMALL).save(folder / "path/to/scan")
-    (folder / "path/to/second_scan").symlink_to(folder / "path/to/scan")
+    shutil.copytree(folder / "path/to/scan", folder / "path/to/second_scan")
     save_folder(folder / "path/to/frames", [make_scene("plain", household, 0).frame] * 2, rate_hz=10)
     camera = replace(calibration.CAMERA, distortion="none", coeffs=(0.0,) * 5)
     (folder / "path/to/images/camera.json").write_text(json.dumps(asdict(camera)))

@@ -38,6 +38,8 @@ class Controller:
         with contextlib.suppress(ExternalShutdownException):
             while not self._closing.is_set():
                 self._executor.spin_once(timeout_sec=0.05)
+            for _ in range(20):  # goals that have just come are begun: Python warns of coroutines that never were
+                self._executor.spin_once(timeout_sec=0.0)
 
     def _answer(self, goal):
         time.sleep(self.answer_s)
