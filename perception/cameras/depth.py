@@ -197,11 +197,13 @@ class DepthSource(Protocol):
         """Release the camera or the file; repeated calls have no effect."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 def frames(source: DepthSource, timeout_s: float = 1.0) -> Iterator[DepthFrame]:

@@ -10,8 +10,7 @@ FOLDER/depth/000000.png with FOLDER/color/000000.png, where each depth image has
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +72,7 @@ def demand_camera_file(path: Path) -> None:
         raise FileNotFoundError(f"{path} is missing: it holds width, height, fx, fy, cx, cy of the camera")
 
 
-class FrameFolder:
+class FrameFolder(DepthSource):
     """A folder of depth images in the order of their names."""
 
     def __init__(self, path: str | Path, pose: CameraPose | None = None) -> None:
@@ -119,14 +118,6 @@ class FrameFolder:
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _metres(self, file: Path) -> NDArray[np.float32]:
         image = _read_image(file)

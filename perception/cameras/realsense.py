@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ from dexgrasp.perception.cameras.depth import (
     CameraLostError,
     CameraNotFoundError,
     DepthFrame,
+    DepthSource,
     EndOfFramesError,
     FrameTimeoutError,
     Intrinsics,
@@ -145,7 +146,7 @@ class Feed:
     """Release the camera or the file."""
 
 
-class RealSense:
+class RealSense(DepthSource):
     """Depth frames of a RealSense camera or of a recording."""
 
     def __init__(self, feed: Feed, cfg: RealSenseCfg, pose: CameraPose | None = None) -> None:
@@ -207,14 +208,6 @@ class RealSense:
         if self._open:
             self._open = False
             self._feed.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _convert(self, frames: Any) -> DepthFrame:
         """Filter, align, and copy the frames out of the SDK's small frame pool."""

@@ -56,6 +56,20 @@ class Surface:
     color: NDArray[np.float64] = field(repr=False)
     """(v, 3) RGB from 0 to 1."""
 
+    def area_normals(self) -> NDArray[np.float64]:
+        """Return the outward normals of the faces (f, 3), as long as twice their areas [m^2]."""
+        corners = self.vertices[self.faces]
+        return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+    def raycasting_scene(self) -> Any:
+        """Return the open3d scene for rays to, and distances from, the surface."""
+        o3d = open3d()
+        scene = o3d.t.geometry.RaycastingScene()
+        scene.add_triangles(
+            o3d.core.Tensor(self.vertices.astype(np.float32)), o3d.core.Tensor(self.faces.astype(np.uint32))
+        )
+        return scene
+
 
 def fuse(frames: list[ScanFrame], lower_m: NDArray[np.float64], side_m: float, voxel_m: float) -> Volume:
     """Return the TSDF of frames in a cube.

@@ -2,8 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -24,7 +22,7 @@ def demand_empty(folder: Path) -> None:
         )
 
 
-class RecordedSource:
+class RecordedSource(DepthSource):
     """A source of frames whose frames with colour are written to a folder as they are read.
 
     The folder can be read at any time, also after a kill: each image is complete, colour comes before depth.
@@ -47,14 +45,6 @@ class RecordedSource:
     def close(self) -> None:
         """Release the camera."""
         self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _write(self, frame: DepthFrame, color: np.ndarray) -> None:
         if self._count == 0:

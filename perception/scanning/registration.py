@@ -101,9 +101,9 @@ class _Cloud:
     """Points of a surface, and the scene for distances from it."""
 
     def __init__(self, of: SeenSurface) -> None:
-        o3d, surface = open3d(), of.surface
+        surface = of.surface
         corners = surface.vertices[surface.faces]
-        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        cross = surface.area_normals()
         double_area = np.maximum(np.linalg.norm(cross, axis=1), 1e-15)
         rng = np.random.default_rng(0)
         face = rng.choice(len(cross), FINE_POINTS, p=double_area / double_area.sum())
@@ -115,11 +115,7 @@ class _Cloud:
         self.color = np.einsum("nk,nkd->nd", share, surface.color[surface.faces[face]])
         volumes = np.einsum("fd,fd->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
         self.middle = (volumes[:, None] * corners.sum(1)).sum(0) / (4 * volumes.sum())
-        self.scene = o3d.t.geometry.RaycastingScene()
-        self.scene.add_triangles(
-            o3d.core.Tensor(surface.vertices.astype(np.float32)), o3d.core.Tensor(surface.faces.astype(np.uint32))
-        )
-
+        self.scene = surface.raycasting_scene()
         self.coarse, self.fine = (self._open3d_cloud(count) for count in (COARSE_POINTS, FINE_POINTS))
 
     def _open3d_cloud(self, count: int) -> Any:

@@ -234,7 +234,7 @@ def _compare(surface: Surface, scene: Any, frame: ScanFrame) -> _Comparison:
 
 
 def _compare_all(surface: Surface, frames: list[ScanFrame]) -> list[_Comparison]:
-    scene = raycasting_scene(surface)
+    scene = surface.raycasting_scene()
     return [_compare(surface, scene, frame) for frame in frames]
 
 
@@ -245,16 +245,6 @@ def _residual(checks: list[_Comparison]) -> float:
 def _contradicting(frames: list[ScanFrame], checks: list[_Comparison]) -> list[str]:
     """Return the names of frames whose points are far from the mesh."""
     return [frame.name for frame, check in zip(frames, checks, strict=True) if check.quartile_m > MOST_OFF_M]
-
-
-def raycasting_scene(surface: Surface) -> Any:
-    """Return the open3d scene for rays to, and distances from, a surface."""
-    o3d = open3d()
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(
-        o3d.core.Tensor(surface.vertices.astype(np.float32)), o3d.core.Tensor(surface.faces.astype(np.uint32))
-    )
-    return scene
 
 
 def cast_depth(scene: Any, frame: ScanFrame, stride: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -273,8 +263,8 @@ def cast_depth(scene: Any, frame: ScanFrame, stride: int) -> tuple[NDArray[np.fl
 
 def seen_faces(surface: Surface, frames: list[ScanFrame]) -> NDArray[np.bool_]:
     """Return the faces (f,) that are in the view of a camera and hidden from it by no other face."""
-    o3d, scene = open3d(), raycasting_scene(surface)
-    cross = _double_area_normals(surface)
+    o3d, scene = open3d(), surface.raycasting_scene()
+    cross = surface.area_normals()
     normals = cross / np.maximum(np.linalg.norm(cross, axis=1), 1e-15)[:, None]
     centres = surface.vertices[surface.faces].mean(1) + 0.0005 * normals
     seen = np.zeros(len(centres), bool)
@@ -288,10 +278,5 @@ def seen_faces(surface: Surface, frames: list[ScanFrame]) -> NDArray[np.bool_]:
 
 def share_of_area(surface: Surface, faces: NDArray[np.bool_]) -> float:
     """Return the share of a surface's area that chosen faces (f,) have."""
-    area = np.linalg.norm(_double_area_normals(surface), axis=1)
+    area = np.linalg.norm(surface.area_normals(), axis=1)
     return float(area[faces].sum() / area.sum())
-
-
-def _double_area_normals(surface: Surface) -> NDArray[np.float64]:
-    corners = surface.vertices[surface.faces]
-    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

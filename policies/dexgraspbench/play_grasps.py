@@ -71,7 +71,8 @@ def play_grasps(cfg: PlayGraspsCfg) -> None:
 
     A grasp that cannot be played is named and left out. Raises ValueError where none can be played.
     """
-    jobs, hand = _jobs(cfg), find_hand_model(cfg.folder, cfg.grasps, cfg.hand)
+    hand = find_hand_model(cfg.folder, cfg.grasps, cfg.hand)
+    jobs = _jobs(cfg, hand)
     with Run.claim(cfg.out, PlayGraspsCfg, resumes=True) as run:
         inputs = {"hand_model": InputFile(str(hand), model_sha256(hand))}
         run.record(cfg, inputs=inputs, may_differ=NO_CONDITION if read_facts(run.path) else None)
@@ -93,9 +94,8 @@ def play_grasps(cfg: PlayGraspsCfg) -> None:
         print(f"physics={cfg.physics}, hand {hand}{lost}; rows: {run.path / ROWS}")
 
 
-def _jobs(cfg: PlayGraspsCfg) -> list[_Job]:
+def _jobs(cfg: PlayGraspsCfg, hand: Path) -> list[_Job]:
     root, grasps = expand_user(cfg.folder), expand_user(cfg.folder) / cfg.grasps
-    hand = find_hand_model(cfg.folder, cfg.grasps, cfg.hand)
     return [
         _Job(
             name=path.relative_to(grasps / "graspdata").as_posix(),

@@ -27,7 +27,6 @@ from dexgrasp.perception.scanning.scan import (
     ScannedMesh,
     cast_depth,
     join_passes,
-    raycasting_scene,
     scan_pass,
 )
 from dexgrasp.policies.real_to_sim.scan_watch import LOOK_S, LiveWatch, ScanWatch
@@ -221,11 +220,8 @@ def _facts(scanned: ScannedMesh, cfg: ScanCfg) -> dict[str, Any]:
 
 def _picture(scanned: ScannedMesh) -> np.ndarray:
     """Return photographs (rows, columns, 3) above the mesh, seen from the same places."""
-    scene, surface = raycasting_scene(scanned.surface), scanned.surface
-    normals = np.cross(
-        surface.vertices[surface.faces[:, 1]] - surface.vertices[surface.faces[:, 0]],
-        surface.vertices[surface.faces[:, 2]] - surface.vertices[surface.faces[:, 0]],
-    )
+    surface = scanned.surface
+    scene, normals = surface.raycasting_scene(), surface.area_normals()
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     colors = surface.color[surface.faces].mean(1)
     columns = []

@@ -1,4 +1,4 @@
-"""What is told of a scan while it runs: sides that were seen, the preview, frames of a live camera that are kept."""
+"""Progress of a scan: coverage of the sides, preview in a browser, frames of a live camera kept in a folder."""
 
 import signal
 import subprocess
